@@ -1,0 +1,1 @@
+"""inorder's client library."""

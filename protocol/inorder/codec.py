@@ -1,0 +1,144 @@
+"""Frames to messages and back.
+
+A frame is one JSON object or an array of them (SPEC.md, "Frames"). Decoding is strict on
+the fields that the protocol knows and silent on those it doesn't.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from .messages import CLIENT_TYPES, ClientMessage, ServerMessage
+
+_encoder = msgspec.json.Encoder()
+encode = _encoder.encode
+"""One message (or any JSON value) as bytes."""
+
+_FRACTION_OR_EXPONENT = re.compile(rb"\d[.eE]")
+
+_client_message = msgspec.json.Decoder(ClientMessage)
+_server_message = msgspec.json.Decoder(ServerMessage)
+_array = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+class Malformed(Exception):
+    """A message that could not be understood: ``code`` is ``bad_json``, ``bad_message`` or
+    ``unknown_type``; ``of`` and ``id`` are set where they could be read."""
+
+    def __init__(
+        self, code: str, message: str, of: str | None = None, id: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.of = of
+        self.id = id
+
+
+def split(frame: str | bytes, batch: int) -> list[msgspec.Raw | str | bytes]:
+    """The messages of a frame, still encoded; at most ``batch`` of them.
+
+    Raises :class:`Malformed` for what is no JSON at all, for ``[]`` and for too many.
+    """
+    if frame.lstrip()[:1] not in ("[", b"["):
+        return [frame]
+    try:
+        parts = _array.decode(frame)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+        raise Malformed("bad_json", f"not JSON: {exc}") from None
+    if not parts:
+        raise Malformed("bad_message", "an array needs at least one message")
+    if len(parts) > batch:
+        raise Malformed("bad_message", f"an array holds at most {batch} messages")
+    return list(parts)
+
+
+def decode_client(message: msgspec.Raw | str | bytes) -> ClientMessage:
+    """One message of a client. Raises :class:`Malformed`."""
+    try:
+        return _client_message.decode(message)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+        raise _diagnose(message, exc) from None
+
+
+def decode_server(frame: str | bytes) -> list[ServerMessage]:
+    """The messages of a server's frame. Raises :class:`Malformed`.
+
+    Messages of a type that is not known are skipped: a later server may send them.
+    """
+    found: list[ServerMessage] = []
+    for part in split(frame, 1 << 30):
+        try:
+            found.append(_server_message.decode(part))
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+            trouble = _diagnose(part, exc)
+            if trouble.code != "unknown_type":
+                raise trouble from None
+    return found
+
+
+def join(messages: Iterable[bytes]) -> bytes:
+    """Encoded messages as one array frame."""
+    return b"[" + b",".join(messages) + b"]"
+
+
+def canonical(raw: bytes) -> bytes:
+    """JSON text made such that its bytes are equal exactly when the JSON values are.
+
+    Key order and white space don't count, nor does ``1.0`` against ``1``.
+    Raises :class:`Malformed` with ``bad_json`` where ``raw`` is not JSON.
+    """
+    try:
+        value = msgspec.json.decode(raw)
+        # Walking a value costs more than all the rest, and few have such numbers.
+        if _FRACTION_OR_EXPONENT.search(raw):
+            value = _plain_numbers(value)
+        return msgspec.json.encode(value, order="sorted")
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError) as exc:
+        raise Malformed("bad_json", f"not JSON: {exc}") from None
+
+
+def _plain_numbers(value: Any) -> Any:
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, dict):
+        return {key: _plain_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain_numbers(item) for item in value]
+    return value
+
+
+def _diagnose(message: msgspec.Raw | str | bytes, cause: Exception) -> Malformed:
+    """Says what is wrong with a message that did not decode."""
+    try:
+        value = msgspec.json.decode(message)
+    except (msgspec.DecodeError, UnicodeError) as exc:
+        return Malformed("bad_json", f"not JSON: {exc}")
+    except RecursionError:
+        return Malformed("bad_json", "nested too deeply")
+    if not isinstance(value, dict):
+        return Malformed("bad_message", "a message is a JSON object")
+    kind = value.get("type")
+    if not isinstance(kind, str):
+        return Malformed("bad_message", "a message needs a `type`, a string")
+    id = value.get("id")
+    id = id if isinstance(id, str) and 1 <= len(id) <= 64 else None
+    if not isinstance(cause, msgspec.ValidationError) or "`$.type`" in str(cause):
+        return Malformed("unknown_type", f"unknown type {kind[:40]!r}", kind[:40], id)
+    return Malformed("bad_message", str(cause), kind, id)
+
+
+__all__ = [
+    "CLIENT_TYPES",
+    "Malformed",
+    "canonical",
+    "decode_client",
+    "decode_server",
+    "encode",
+    "join",
+    "split",
+]
