@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Literal, Protocol
 
-from inorder.messages import Receipt
 from msgspec import Struct
+
+from inorder.messages import Receipt
 
 Ending = Literal["done", "failed", "cancelled"]
 SessionState = Literal["live", "ended", "gone"]
@@ -229,17 +230,7 @@ class End(Struct):
     at_ms: int
 
 
-Write = (
-    Create
-    | Insert
-    | Settle
-    | MarkCancel
-    | MarkStart
-    | Acknowledge
-    | Attach
-    | Release
-    | End
-)
+Write = Create | Insert | Settle | MarkCancel | MarkStart | Acknowledge | Attach | Release | End
 
 
 class Store(Protocol):

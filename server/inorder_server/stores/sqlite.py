@@ -1,0 +1,175 @@
+"""The SQLite adapter: one file, one serving process, a thread that writes and one that reads.
+
+Commits wait for the disk in the writer's thread, one after the other; reads don't wait for
+them. Beside a server, command line tools may use the same file with ``serving=False``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from . import sqlite_rare as rare
+from . import sqlite_reads as reads
+from .port import (
+    Claimed,
+    Command,
+    Outcome,
+    RequestRow,
+    SessionRow,
+    StoreError,
+    Tally,
+    User,
+    Write,
+)
+from .sqlite_lock import ServingLock
+from .sqlite_schema import connect, prepare
+from .sqlite_thread import SqliteThread
+from .sqlite_writes import Owned, commit
+
+_EXPIRED_AT_ONCE = 50
+
+
+class SqliteStore:
+    """A :class:`~inorder_server.stores.port.Store` in the file ``path``.
+
+    With ``serving`` false it takes no lock, owns no session and changes none (``commit``,
+    ``claim`` and ``expire`` raise :class:`StoreError`): for tools beside a running server.
+    ``busy_ms`` is how long a call waits for another process's lock before it raises
+    :class:`StoreUnavailable`.
+    """
+
+    def __init__(self, path: str | Path, serving: bool = True, busy_ms: int = 2000) -> None:
+        # The real name: two links to a file must not be two locks.
+        self._path = Path(path).resolve()
+        self.name = f"SQLite {Path(path)}"
+        self._busy_ms = busy_ms
+        self._lock = ServingLock(self._path) if serving else None
+        self._node: Owned | None = None
+        self._writer: SqliteThread | None = None
+        self._reader: SqliteThread | None = None
+
+    async def open(self, node: str) -> None:
+        await asyncio.to_thread(prepare, self._path, self._busy_ms)
+        if self._lock is not None:
+            await asyncio.to_thread(self._lock.take)
+            self._node = Owned(node)
+        self._writer = SqliteThread("inorder-sqlite-writer", self._connect)
+        self._reader = SqliteThread("inorder-sqlite-reader", self._connect_reader)
+        try:
+            if self._node is not None:
+                await self._writer.call(rare.free_all)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        for thread in (self._writer, self._reader):
+            if thread is not None:
+                await thread.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def _connect(self) -> sqlite3.Connection:
+        return connect(self._path, self._busy_ms)
+
+    def _connect_reader(self) -> sqlite3.Connection:
+        return connect(self._path, self._busy_ms, read_only=True)
+
+    @property
+    def _write(self) -> SqliteThread:
+        if self._writer is None:
+            raise StoreError(f"{self.name} is not open")
+        return self._writer
+
+    @property
+    def _read(self) -> SqliteThread:
+        if self._reader is None:
+            raise StoreError(f"{self.name} is not open")
+        return self._reader
+
+    @property
+    def _owned(self) -> Owned:
+        if self._node is None:
+            raise StoreError(f"{self.name} is not open for serving: its sessions are not ours")
+        return self._node
+
+    # -- sessions
+
+    async def commit(self, writes: Sequence[Write]) -> set[str]:
+        return await self._write.call(commit, self._owned, writes)
+
+    async def claim(self, session: str) -> Claimed | None:
+        owned = self._owned
+        if await self._write.call(rare.claim, owned, session) is None:
+            return None
+        # It is ours now and nobody writes to it: its rows can be read beside the commits.
+        found = await self._read.call(rare.claimed, session)
+        was_clean = owned.was_clean.pop(session, False)
+        return None if found is None else Claimed(found[0], was_clean, found[1])
+
+    async def session(self, session: str) -> SessionRow | None:
+        found = await self._read.call(reads.session, session)
+        return None if found is None else found[1]
+
+    async def unfinished(self) -> list[str]:
+        return await self._read.call(reads.unfinished)
+
+    async def outcomes(self, session: str, after: int, upto: int, max_bytes: int) -> list[Outcome]:
+        return await self._read.call(reads.outcomes, session, after, upto, max_bytes)
+
+    async def tally(self, session: str) -> Tally:
+        return await self._read.call(reads.tally, session)
+
+    async def expire(self, left_before_ms: int, ended_before_ms: int) -> list[str]:
+        owned = self._owned
+        old = await self._read.call(reads.expiring, left_before_ms, ended_before_ms)
+        gone: list[str] = []
+        # A few at a time: commits come between.
+        for i in range(0, len(old), _EXPIRED_AT_ONCE):
+            gone += await self._write.call(
+                rare.expire, owned, old[i : i + _EXPIRED_AT_ONCE], left_before_ms, ended_before_ms
+            )
+        return gone
+
+    # -- users
+
+    async def add_user(self, user: User) -> bool:
+        return await self._write.call(rare.add_user, user)
+
+    async def user(self, name: str) -> User | None:
+        return await self._read.call(reads.user, name)
+
+    async def users(self) -> list[User]:
+        return await self._read.call(reads.users)
+
+    async def set_password(self, name: str, password_hash: bytes) -> bool:
+        return await self._write.call(rare.set_password, name, password_hash)
+
+    async def revoke(self, name: str) -> bool:
+        return await self._write.call(rare.revoke, name)
+
+    async def delete_user(self, name: str) -> bool:
+        return await self._write.call(rare.delete_user, name)
+
+    # -- operators
+
+    async def post(self, verb: str, target: str, argument: str, at_ms: int) -> int:
+        return await self._write.call(rare.post, verb, target, argument, at_ms)
+
+    async def commands(self, after: int) -> list[Command]:
+        return await self._read.call(reads.commands, after)
+
+    async def last_command(self) -> int:
+        return await self._read.call(reads.last_command)
+
+    async def sessions(self) -> list[SessionRow]:
+        return await self._read.call(reads.sessions)
+
+    async def requests(self, session: str, after: int = 0) -> AsyncIterator[RequestRow]:
+        while rows := await self._read.call(reads.requests, session, after):
+            for row in rows:
+                yield row
+            after = rows[-1].seq

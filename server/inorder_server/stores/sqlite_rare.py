@@ -1,0 +1,127 @@
+"""What the writer thread does besides commits: claims, expiry, users, operators' commands."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from . import sqlite_reads as reads
+from .port import RequestRow, SessionRow, User
+from .sqlite_schema import MAX_SEQ, SEQ_BITS
+from .sqlite_writes import Owned
+
+# A command that no node has read within an hour (ms) concerns nobody any more.
+_COMMAND_LIFE = 3_600_000
+
+
+def free_all(db: sqlite3.Connection) -> None:
+    """Whoever owned sessions is dead: the lock on the file is ours."""
+    db.execute("UPDATE sessions SET node = NULL WHERE node IS NOT NULL")
+
+
+def claim(db: sqlite3.Connection, owned: Owned, session: str) -> int | None:
+    """P2: the new epoch; None where the session is not to be had."""
+    db.execute("BEGIN IMMEDIATE")
+    found = db.execute(
+        "SELECT n, epoch, clean, node FROM sessions WHERE id = ? AND state = 'live'"
+        " AND (node IS NULL OR node = ?)",
+        (session, owned.node),
+    ).fetchone()
+    if found is None:
+        db.execute("ROLLBACK")
+        return None
+    n, epoch, clean, node = found
+    # A claim whose rows could not be read is made again: `clean` is lost in the row by then.
+    if node is None:
+        owned.was_clean[session] = bool(clean)
+    db.execute(
+        "UPDATE sessions SET epoch = ?, node = ?, clean = 0 WHERE n = ?", (epoch + 1, owned.node, n)
+    )
+    db.execute("COMMIT")
+    owned.numbers[session] = n
+    return int(epoch) + 1
+
+
+def claimed(db: sqlite3.Connection, session: str) -> tuple[SessionRow, list[RequestRow]] | None:
+    """P3 to P5: what was claimed. In the reader."""
+    db.execute("BEGIN")
+    found = reads.session(db, session)
+    rows = [] if found is None else reads.claimed(db, found[0])
+    db.execute("COMMIT")
+    return None if found is None else (found[1], rows)
+
+
+def expire(
+    db: sqlite3.Connection,
+    owned: Owned,
+    numbers: Sequence[int],
+    left_before_ms: int,
+    ended_before_ms: int,
+) -> list[str]:
+    """P16, for a few sessions: those that were live and are gone. One that has unsettled
+    requests stays: held work is its node's to end, blocked work waits for an operator."""
+    gone = []
+    db.execute("BEGIN IMMEDIATE")
+    for n in numbers:
+        base = n << SEQ_BITS
+        found = db.execute(
+            """
+            SELECT id, state FROM sessions WHERE n = ?1 AND (
+                state = 'ended' AND left_ms < ?2
+                OR state = 'live' AND node IS NULL AND open = 0 AND left_ms < ?3
+                AND NOT EXISTS (SELECT 1 FROM requests WHERE key > (?4 | acked) AND key <= ?5
+                                AND ending IS NULL))""",
+            (n, ended_before_ms, left_before_ms, base, base | MAX_SEQ),
+        ).fetchone()
+        if found is None:
+            continue
+        db.execute("DELETE FROM requests WHERE key >= ? AND key <= ?", (base, base | MAX_SEQ))
+        db.execute("DELETE FROM sessions WHERE n = ?", (n,))
+        owned.forget(found[0])
+        if found[1] == "live":
+            gone.append(found[0])
+    db.execute("COMMIT")
+    return gone
+
+
+def add_user(db: sqlite3.Connection, user: User) -> bool:
+    return (
+        db.execute(
+            "INSERT INTO users (name, password_hash, generation, admin, created_ms)"
+            " VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (user.name, user.password_hash, user.generation, user.admin, user.created_ms),
+        ).rowcount
+        == 1
+    )
+
+
+def set_password(db: sqlite3.Connection, name: str, password_hash: bytes) -> bool:
+    return (
+        db.execute(
+            "UPDATE users SET password_hash = ?, generation = generation + 1 WHERE name = ?",
+            (password_hash, name),
+        ).rowcount
+        == 1
+    )
+
+
+def revoke(db: sqlite3.Connection, name: str) -> bool:
+    return (
+        db.execute("UPDATE users SET generation = generation + 1 WHERE name = ?", (name,)).rowcount
+        == 1
+    )
+
+
+def delete_user(db: sqlite3.Connection, name: str) -> bool:
+    return db.execute("DELETE FROM users WHERE name = ?", (name,)).rowcount == 1
+
+
+def post(db: sqlite3.Connection, verb: str, target: str, argument: str, at_ms: int) -> int:
+    db.execute("BEGIN IMMEDIATE")
+    db.execute("DELETE FROM commands WHERE created_ms < ?", (at_ms - _COMMAND_LIFE,))
+    n = db.execute(
+        "INSERT INTO commands (verb, target, argument, created_ms) VALUES (?, ?, ?, ?)",
+        (verb, target, argument, at_ms),
+    ).lastrowid
+    db.execute("COMMIT")
+    return int(n or 0)
