@@ -10,22 +10,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import hashlib
 import ipaddress
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
-from itsdangerous import BadData, SignatureExpired, TimestampSigner, URLSafeTimedSerializer
 from msgspec import Struct
 
 from .attempts import Attempts
 from .passwords import broken_name_rule, broken_password_rule
 from .refusal import Refusal
 from .stores.port import StoreUnavailable, User
+from .tokens import Tokens, bad_token
 
-SALT = "inorder.token.v1"
 WINDOW = 60.0
 """Seconds in which failed logins are counted."""
 PER_ADDRESS = 20
@@ -55,15 +53,6 @@ class PasswordPool(Protocol):
     async def check(self, password: str, hashed: bytes | None) -> bool: ...
 
 
-class _Signer(TimestampSigner):
-    def __init__(self, *args: Any, clock: Callable[[], float], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._clock = clock
-
-    def get_timestamp(self) -> int:
-        return int(self._clock())
-
-
 def new_user(name: str, password_hash: bytes, *, admin: bool, at: float) -> User:
     """The row of a new account; ``at`` in seconds since 1970.
 
@@ -90,17 +79,11 @@ class Auth:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._token_ttl = token_ttl
         self._registration = registration
         self._passwords = passwords
         self._clock = clock
         self._now = now
-        self._tokens = URLSafeTimedSerializer(
-            secret,
-            salt=SALT,
-            signer=_Signer,
-            signer_kwargs={"digest_method": hashlib.sha256, "clock": clock},
-        )
+        self._tokens = Tokens(secret, token_ttl, clock)
         self._by_address = Attempts(PER_ADDRESS, WINDOW)
         self._by_name = Attempts(PER_NAME, WINDOW)
         self._waiting = 0
@@ -123,16 +106,8 @@ class Auth:
 
     async def by_token(self, token: str) -> Identity:
         """Raises ``unauthenticated`` and ``token_expired``."""
-        try:
-            payload = self._tokens.loads(token, max_age=self._token_ttl)  # type: ignore[arg-type]
-        except SignatureExpired:
-            raise Refusal("token_expired", "the token has expired: log in again") from None
-        except (BadData, UnicodeError):
-            raise _bad_token() from None
-        match payload:
-            case [str(name), int(generation)]:
-                return await self.confirm(Identity(name, False, generation))
-        raise _bad_token()
+        name, generation = self._tokens.read(token)
+        return await self.confirm(Identity(name, False, generation))
 
     async def by_header(self, authorization: str, address: str) -> Identity:
         """``Authorization: Basic`` (RFC 7617, UTF-8) or ``Bearer`` (RFC 6750)."""
@@ -179,13 +154,12 @@ class Auth:
         deleted or revoked since."""
         user = await self._user(identity.name)
         if user is None or user.generation != identity.generation:
-            raise _bad_token()
+            raise bad_token()
         return _identity(user)
 
     def issue(self, identity: Identity) -> tuple[str, float]:
         """A token and the seconds it lives."""
-        token = self._tokens.dumps([identity.name, identity.generation])
-        return (token if isinstance(token, str) else token.decode()), self._token_ttl
+        return self._tokens.issue(identity.name, identity.generation), self._tokens.ttl
 
     def registration_open(self, address: str, forwarded: bool) -> bool:
         """``forwarded``: the handshake had a Forwarded or X-Forwarded-For header, so that the
@@ -263,10 +237,6 @@ def _identity(user: User) -> Identity:
 
 def _wrong_password() -> Refusal:
     return Refusal("unauthenticated", "the name or the password is wrong")
-
-
-def _bad_token() -> Refusal:
-    return Refusal("unauthenticated", "the token is not valid: log in again")
 
 
 def _name_taken() -> Refusal:

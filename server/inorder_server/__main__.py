@@ -1,0 +1,5 @@
+"""``python -m inorder_server`` is ``inorder``."""
+
+from .cli import main
+
+main()
