@@ -1,0 +1,265 @@
+"""One run of a handler: where it stands, how it is asked to stop, how its progress goes out.
+
+Source: design.md sections 5 ("Threads") and 7.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import types
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
+from enum import Enum, auto
+from typing import Any, Protocol
+
+import msgspec
+
+from .api import Request
+from .methods import Bound, Method
+
+OnProgress = Callable[[int, bytes], None]
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+class Surroundings(Protocol):
+    """What an attempt needs of the node that it runs on."""
+
+    outcome_bytes: int
+
+    def clock(self) -> float:
+        """Monotonic seconds."""
+
+    def wall(self) -> float:
+        """Seconds since 1970."""
+
+    def later(self, delay: float, call: Callable[[], None]) -> Timer:
+        """Calls ``call`` on the loop, ``delay`` seconds from now."""
+
+
+class Phase(Enum):
+    """NEW → WAITING (for a slot or a thread) → RUNNING → ENDED; any of them may be the last
+    before ENDED."""
+
+    NEW = auto()
+    WAITING = auto()
+    RUNNING = auto()
+    ENDED = auto()
+
+
+class Stop(Enum):
+    """Why it was asked to stop. A cancellation outweighs a timeout."""
+
+    NO = auto()
+    TIMEOUT = auto()
+    CANCEL = auto()
+
+
+class Attempt:
+    """One run of a handler. Used on the event loop only, :meth:`progress` apart.
+
+    ``started`` is when it began to run (monotonic seconds; until then when it was made),
+    ``timeout`` how long it may.
+    """
+
+    def __init__(
+        self,
+        around: Surroundings,
+        loop: asyncio.AbstractEventLoop,
+        method: Method,
+        bound: Bound,
+        request: Request,
+        timeout: float,
+        last: bool,
+        on_progress: OnProgress,
+    ) -> None:
+        self.method = method
+        self.bound = bound
+        self.request = request
+        self.timeout = timeout
+        self.last = last
+        self.started = around.clock()
+        self.phase = Phase.NEW
+        self.stop = Stop.NO
+        self._around = around
+        self._loop = loop
+        self._thread = threading.get_ident()
+        self._on_progress = on_progress
+        self._n = 0
+        self._timer: Timer | None = None
+        self._withdraw: Callable[[], object] | None = None
+        self._steps: Steps | None = None
+        request.deadline = around.wall() + timeout
+        request._emit = self.progress
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it was asked to stop but still runs."""
+        return self.stop is not Stop.NO and self.phase is Phase.RUNNING
+
+    # ---- its course
+
+    def wait(self, withdraw: Callable[[], object]) -> None:
+        """It waits for something; ``withdraw`` gives that up."""
+        self.phase = Phase.WAITING
+        self._withdraw = withdraw
+
+    def begin(self) -> None:
+        """It runs: its time counts from here."""
+        self.phase = Phase.RUNNING
+        self._withdraw = None
+        self.started = self._around.clock()
+        self.request.deadline = self._around.wall() + self.timeout
+
+    def watch(self) -> None:
+        """Sets the timer for its time, if that was not done before."""
+        if self._timer is None:
+            left = self.started + self.timeout - self._around.clock()
+            self._timer = self._around.later(max(0.0, left), self._expire)
+
+    def unwatch(self) -> None:
+        """Its time no longer counts."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def end(self) -> None:
+        """It is over: no progress goes out, and nothing can stop it any more."""
+        self.phase = Phase.ENDED
+        self._withdraw = None
+        self.unwatch()
+
+    def steps_in(self, task: asyncio.Task[Any]) -> Steps:
+        """What an ``async def`` handler runs through, in this task."""
+        self._steps = Steps(task, self.watch)
+        return self._steps
+
+    # ---- asking it to stop
+
+    def cancel(self) -> None:
+        """Asks it to stop: a handler on the loop gets CancelledError, one in a thread sees
+        ``request.cancelled``, one that waits never starts. The verdict is Cancelled."""
+        if self.phase is Phase.ENDED or self.stop is Stop.CANCEL:
+            return
+        self.stop = Stop.CANCEL
+        self.request.cancelled = True
+        if self._withdraw is not None:
+            self._withdraw()
+        self._interrupt()
+
+    def _expire(self) -> None:
+        if self.phase is not Phase.RUNNING or self.stop is not Stop.NO:
+            return
+        self.stop = Stop.TIMEOUT
+        self.request.cancelled = True
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        if self.phase is not Phase.RUNNING or self._steps is None:
+            return
+        if self._steps.inside:
+            # Asked from within its own step: it takes the answer when it suspends.
+            self._loop.call_soon(self._interrupt)
+        else:
+            self._steps.interrupt()
+
+    # ---- progress
+
+    def progress(self, value: Any) -> None:
+        """Sends progress, from whichever thread; never raises. It is encoded at once, so
+        that the value may change afterwards."""
+        log = self.request.log
+        try:
+            body = msgspec.json.encode(value)
+        except Exception as exc:
+            log.opt(exception=exc).warning("progress that is no JSON value was dropped")
+            return
+        if len(body) > self._around.outcome_bytes:
+            log.warning("progress of {} bytes was dropped", len(body))
+        elif threading.get_ident() == self._thread:
+            self._emit(body)
+        else:
+            # A closed loop has nobody to send it to.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._emit, body)
+
+    def _emit(self, body: bytes) -> None:
+        if self.phase is not Phase.RUNNING:
+            return
+        self._n += 1
+        try:
+            self._on_progress(self._n, body)
+        except Exception as exc:
+            self.request.log.opt(exception=exc).error("progress could not be sent")
+
+
+class Steps:
+    """Awaits a handler's coroutine step by step, in the task of the one who awaits it.
+
+    A plain ``await`` would do, but for two things. The timer is set only when the handler
+    first suspends, which most never do. And when it has ended one must know who cancelled
+    the task: ``Task.cancel`` only counts. Of that count (``Task.cancelling``) our own
+    requests are known, those that the handler made are seen as it grows *within* a step
+    (and a timeout of its own takes back what it asked for), and what is left came from
+    outside: somebody wants to end the task, and must not be robbed of it.
+    """
+
+    def __init__(self, task: asyncio.Task[Any], suspends: Callable[[], None]) -> None:
+        self.inside = False
+        self.closed = False
+        self._task = task
+        self._suspends = suspends
+        self._ours = 0
+        self._handlers = 0
+
+    def interrupt(self) -> None:
+        """The handler gets CancelledError where it waits. Not to be called from inside."""
+        self._ours += 1
+        self._task.cancel()
+
+    @types.coroutine
+    def through(self, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        """Awaits the coroutine; returns or raises what it does."""
+        step: Callable[[Any], Any] = coroutine.send
+        value: Any = None
+        while True:
+            before = self._task.cancelling()
+            self.inside = True
+            try:
+                waits_for = step(value)
+            except StopIteration as end:
+                return end.value
+            finally:
+                self.inside = False
+                grown = self._task.cancelling() - before
+                self._handlers = max(0, self._handlers + grown)
+            self._suspends()
+            try:
+                value = yield waits_for
+                step = coroutine.send
+            except GeneratorExit:
+                self.closed = True
+                coroutine.close()
+                raise
+            except BaseException as exc:
+                value, step = exc, coroutine.throw
+
+    async def wanted_elsewhere(self) -> bool:
+        """Whether somebody else cancelled the task meanwhile. Leaves the task as it was,
+        but for such a cancellation."""
+        if self._handlers:
+            # Cancelled by the handler in its last step, the task would stumble later.
+            with suppress(asyncio.CancelledError):
+                await _once()
+        foreign = max(0, self._task.cancelling() - self._ours - self._handlers)
+        while self._task.cancelling() > foreign:
+            self._task.uncancel()
+        return foreign > 0
+
+
+@types.coroutine
+def _once() -> Generator[None, None, None]:
+    """Lets the loop turn once."""
+    yield
