@@ -26,11 +26,17 @@ if TYPE_CHECKING:
 _COLOURS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 # At DEBUG they print headers with credentials, frames with passwords, documents with hashes.
 _TALKATIVE = ("websockets", "asyncio", "pymongo")
-# Control characters, line separators and the marks that reorder text.
-_ESCAPES = {
-    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-    for code in (*range(32), *range(127, 160), 0x2028, 0x2029, *range(0x202A, 0x202F))
-} | {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
+# Control characters, line separators and the marks that reorder text. Those that JSON leaves
+# as they are stand only within strings there.
+_JSON_ESCAPES = {
+    code: f"\\u{code:04x}"
+    for code in (*range(127, 160), *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+}
+_ESCAPES = (
+    {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+    | {code: text for code, text in _JSON_ESCAPES.items() if code > 255}
+    | {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
+)
 
 
 def setup(
@@ -93,9 +99,9 @@ def json_line(record: Record) -> str:
     if trace := _trace(record):
         line["exception"] = trace
     try:
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        return msgspec.json.encode(line, enc_hook=_text).decode().translate(_JSON_ESCAPES)
     except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
-        return json.dumps({key: str(value) for key, value in line.items()})
+        return json.dumps({key: _text(value) for key, value in line.items()})
 
 
 def text_line(record: Record) -> str:
@@ -118,10 +124,17 @@ def _readable(record: Record, head: str, pair: str) -> str:
         message=one_line(record["message"]),
     )
     for key, value in record["extra"].items():
-        text = one_line(str(value))
+        text = one_line(_text(value))
         line += pair.format(key=key, value=json.dumps(text) if " " in text or not text else text)
     trace = _trace(record)
     return line + "".join(f"\n    {one_line(row)}" for row in trace.splitlines())
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception as exc:  # whatever it is, the line matters more
+        return f"<{type(value).__name__}: {type(exc).__name__}>"
 
 
 def _trace(record: Record) -> str:
