@@ -1,0 +1,142 @@
+"""Whether a request is accepted: the order of the checks, and the refusals.
+
+Source: SPEC.md, "Numbers" and "Error codes". An id is looked up before a seq; a repeat is
+answered whatever state the node is in; final refusals are told before passing ones.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from msgspec import UNSET
+
+from inorder import codec
+from inorder.messages import Request
+
+from .auth import Identity
+from .handlers.methods import Bound, InvalidParams, Method
+from .node import Node
+from .session import Entry, Refused, Session, Silent
+
+# Decoded params are kept until the run only where they are small: see Entry.bound.
+_KEEP_BOUND_BYTES = 4096
+
+
+class Repeat:
+    """The id is known and the request is the same: say again what was said of it."""
+
+    __slots__ = ("entry",)
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+
+
+def digest_of(method: str, params: bytes | None) -> bytes:
+    """16 bytes that are equal where method and params are equal as JSON values."""
+    canonical = b"null" if params is None else codec.canonical(params)
+    return blake2b(method.encode() + b"\0" + canonical, digest_size=16).digest()
+
+
+def admit(
+    node: Node, session: Session, user: Identity, request: Request, *, closing: bool
+) -> Entry | Repeat | Refused | Silent:
+    """Gives the request its number, or says why not. Nothing is durable yet."""
+    decided = _decide(node, session, user, request, closing)
+    if isinstance(decided, Refused) and request.seq is not None:
+        # What is numbered behind a refused request must not slip past it.
+        session.open_gap()
+        if decided.details is None:
+            decided = decided._replace(details={"seq": request.seq})
+    return decided
+
+
+def _decide(
+    node: Node, session: Session, user: Identity, request: Request, closing: bool
+) -> Entry | Repeat | Refused | Silent:
+    params = None if request.params is UNSET else bytes(request.params)
+    if params == b"null":
+        params = None
+    if request.id is not None:
+        if request.id.startswith("#"):
+            return Refused("bad_message", "an id that begins with # is the server's")
+        entry = session.known(request.id)
+        if entry is not None:
+            return _repeat(session, entry, request.method, params)
+    if request.seq is not None:
+        out_of_step = session.out_of_step(request.seq)
+        if out_of_step is not None:
+            return out_of_step
+    if closing:
+        return Refused("closing", "the session is ending: bye was said")
+    if node.draining:
+        return Refused("draining", "the server is going down", 1.0)
+    method = node.methods.get(request.method)
+    if method is None:
+        return Refused("unknown_method", f"no method {request.method[:64]!r}; see `methods`")
+    if method.admin and not user.admin:
+        return Refused("forbidden", f"{method.name} is for admins")
+    try:
+        bound = method.bind(params)
+        digest = digest_of(request.method, params)
+    except InvalidParams as exc:
+        return Refused("invalid_params", str(exc))
+    except codec.Malformed as exc:
+        return Refused("invalid_params", exc.message)
+    refused = _bounds(node, session)
+    if refused is not None:
+        return refused
+    return _take(node, session, request, digest, params, bound)
+
+
+def _repeat(session: Session, entry: Entry, method: str, params: bytes | None) -> Repeat | Refused:
+    try:
+        same = digest_of(method, params) == entry.digest
+    except codec.Malformed as exc:
+        return Refused("invalid_params", exc.message)
+    if not same:
+        words = f"id {entry.id!r} was accepted with another method or other params"
+        return Refused("id_conflict", words, None, {"seq": entry.seq})
+    if entry.seq <= session.acked:
+        words = f"outcome {entry.seq} was acknowledged"
+        return Refused("already_acknowledged", words, None, {"seq": entry.seq})
+    return Repeat(entry)
+
+
+def _bounds(node: Node, session: Session) -> Refused | None:
+    if not node.journal.available:
+        return Refused("store_unavailable", "the store is away; nothing is accepted now", 1.0)
+    if node.journal.overloaded:
+        return Refused("overloaded", "too much waits to be committed", 1.0)
+    return session.room(node.now())
+
+
+def _take(
+    node: Node,
+    session: Session,
+    request: Request,
+    digest: bytes,
+    params: bytes | None,
+    bound: Bound,
+) -> Entry:
+    entry = session.take(
+        request.id,
+        digest,
+        request.method,
+        params,
+        request.timeout,
+        request.traceparent,
+        node.now(),
+        numbered=request.seq is not None,
+    )
+    if params is None or len(params) <= _KEEP_BOUND_BYTES:
+        entry.bound = bound
+    return entry
+
+
+def bind(method: Method, entry: Entry) -> Bound:
+    """The arguments of one attempt; made anew for each, since a handler may change them.
+
+    Raises :class:`InvalidParams` where a deploy changed what the method takes.
+    """
+    bound, entry.bound = entry.bound, None
+    return bound if bound is not None else method.bind(entry.params)

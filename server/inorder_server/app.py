@@ -1,0 +1,259 @@
+"""The composition root: builds a node from its configuration, runs it, and winds it up.
+
+Source: design.md sections 5 ("SIGTERM/SIGINT", "Start") and 8. The only module that names a store's
+adapter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import sys
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from loguru import logger
+from websockets.asyncio.server import Server, ServerConnection, serve
+
+from .auth import Auth
+from .config import Config, secret, sqlite_path
+from .gateway import Edge
+from .handlers.methods import load
+from .handlers.runner import Runner
+from .housekeeping import Housekeeping
+from .journal import Journal
+from .metrics import Metrics
+from .node import Node
+from .passwords import Passwords
+from .registry import Registry
+from .stores.port import Store, StoreError
+from .stores.sqlite import SqliteStore
+from .web import WS_PATH, Web, identity_of, peer_of, select_subprotocol
+
+# What winding up may take beyond ``drain_timeout``: the bound on the whole is that plus 2 s.
+_LAST_SECONDS = 0.25
+
+
+def make_store(config: Config, serving: bool) -> Store:
+    """The store that the configuration names. Raises :class:`StoreError`."""
+    if config.store.uri.startswith("sqlite:"):
+        return SqliteStore(sqlite_path(config), serving=serving)
+    raise StoreError("[store] uri: this version keeps its journal in SQLite only")
+
+
+def run(config: Config) -> int:
+    """Runs a node until it is told to stop. Returns the exit status.
+
+    Raises ConfigError, StoreError, HandlerError and OSError, each with one line to show.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        status, stuck = runner.run(_main(config))
+    if stuck:
+        # A thread can't be ended; waiting for it would be waiting for ever.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.Loop
+
+
+async def _main(config: Config) -> tuple[int, list[str]]:
+    app = App(config)
+    stop = asyncio.Event()
+    await app.start()
+    _on_signals(stop)
+    for line in app.announcement():
+        sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+    await stop.wait()
+    return 0, await app.stop(config.server.drain_timeout)
+
+
+def _on_signals(stop: asyncio.Event) -> None:
+    """The first signal drains, a second ends at once: the journal holds what was accepted."""
+    loop = asyncio.get_running_loop()
+
+    def received(name: str) -> None:
+        if stop.is_set():
+            logger.warning("{} again: ending at once", name)
+            os._exit(1)
+        logger.info("{}: draining", name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(number, received, number.name)
+        except NotImplementedError:  # pragma: no cover - Windows
+            signal.signal(
+                number, lambda n, _: loop.call_soon_threadsafe(received, signal.Signals(n).name)
+            )
+
+
+class App:
+    """A node and its listener. ``async with`` starts and stops it."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.node: Node
+        self.registry: Registry
+        self.edge: Edge
+        self.port = 0
+        self._auth: Auth
+        self._passwords: Passwords
+        self._server: Server
+        self._housekeeping: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop(self.config.server.drain_timeout)
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        host = self.config.server.host
+        return f"ws://{f'[{host}]' if ':' in host else host}:{self.port}{WS_PATH}"
+
+    # ---- start
+
+    async def start(self) -> None:
+        """Builds everything, binds, adopts what was left unfinished, then listens."""
+        config, name = self.config, secrets.token_hex(8)
+        methods = load(config.handlers.modules, config.folder, config.handlers.builtin)
+        store = make_store(config, serving=True)
+        await store.open(name)
+        try:
+            metrics = Metrics()
+            runner = Runner(
+                methods,
+                threads=config.handlers.threads,
+                outcome_bytes=config.limits.outcome_bytes,
+            )
+            journal = Journal(store, metrics)
+            self.node = Node(name, config, store, journal, methods, runner, metrics)
+            metrics.ready = self.ready
+            self.registry = Registry(self.node)
+            self._passwords = Passwords(config.auth.bcrypt_cost)
+            self._auth = Auth(
+                store,
+                secret=secret(config),
+                token_ttl=config.auth.token_ttl,
+                registration=config.auth.registration,
+                passwords=self._passwords,
+            )
+            self.edge = Edge(self.node, self.registry, self._auth)
+            self._server = await self._bind()
+        except BaseException:
+            await store.close()
+            raise
+        await runner.start()
+        journal.start()
+        housekeeping = Housekeeping(self.edge, self.registry)
+        await housekeeping.start()
+        adopted = await self.registry.adopt()
+        if adopted:
+            logger.info("adopted {} sessions with unfinished requests", adopted)
+        await self._server.start_serving()
+        self.port = next(iter(self._server.sockets)).getsockname()[1]
+        self._housekeeping = asyncio.create_task(housekeeping.run(), name="housekeeping")
+
+    async def _bind(self) -> Server:
+        config = self.config
+        web = Web(config, self._auth, self.node.metrics, self.ready, lambda: self.node.draining)
+        return await serve(
+            self._serve,
+            config.server.host,
+            config.server.port,
+            process_request=web.process,
+            select_subprotocol=select_subprotocol,
+            # Compression costs some 60 KiB and much time a connection for little on short JSON.
+            compression=None,
+            max_size=config.limits.message_bytes,
+            ping_interval=config.server.ping_interval,
+            ping_timeout=config.server.ping_interval,
+            close_timeout=2,
+            server_header=None,
+            start_serving=False,
+        )
+
+    async def _serve(self, socket: ServerConnection) -> None:
+        await self.edge.serve(socket, identity_of(socket), peer_of(socket))
+
+    def ready(self) -> bool:
+        """Whether new work is taken."""
+        return not self.node.draining and self.node.journal.available
+
+    def announcement(self) -> list[str]:
+        """What is printed at the start."""
+        node, auth = self.node, self.config.auth
+        address = self.config.server.host
+        opened = self._auth.registration_open(address, forwarded=False)
+        words = {
+            "open": "open to everybody",
+            "closed": "closed",
+            "auto": "open to this machine only" if opened else "closed to others than this machine",
+        }[auth.registration]
+        return [
+            f"inorder listens on {self.url}",
+            f"store: {node.store.name}",
+            f"registration: {words}",
+            f"try it:  wscat -c {self.url}",
+        ]
+
+    # ---- stop
+
+    async def stop(self, drain_timeout: float) -> list[str]:
+        """Drains and closes, within ``drain_timeout`` plus 2 s. Returns the threads and other
+        things that could not be ended, by name."""
+        node = self.node
+        node.draining = True
+        self._server.close(close_connections=False)
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            await asyncio.wait([self._housekeeping])
+        self.edge.dismiss()
+        left = await self.registry.drain(drain_timeout)
+        await self._part()
+        await self.registry.close()
+        if not await node.journal.close(_LAST_SECONDS):
+            left.append("commits that the store did not take")
+        left += await node.runner.close(_LAST_SECONDS)
+        self._passwords.close()
+        try:
+            await asyncio.wait_for(node.store.close(), _LAST_SECONDS)
+        except TimeoutError:
+            left.append(node.store.name)
+        if left:
+            logger.warning("stopped; left behind: {}", ", ".join(left))
+        else:
+            logger.info("stopped")
+        return left
+
+    async def _part(self) -> None:
+        """Connections have their close frames; those that don't answer are cut."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_SECONDS):
+                await self._server.wait_closed()
+                return
+        for connection in list(self.edge.connections):
+            connection.abort()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_SECONDS):
+                await self._server.wait_closed()

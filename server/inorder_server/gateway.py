@@ -1,0 +1,564 @@
+"""The WebSocket edge: one :class:`Connection` a socket, from its first frame to its end.
+
+Source: SPEC.md. Reader, consumer and writer are separate: this module reads, decodes and hands
+over; the queue works; the outbox writes. Nothing of a connection reaches a queue before it is
+authenticated (G9).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum
+
+from loguru import logger
+from msgspec import Raw, Struct
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
+
+from inorder import codec
+from inorder.codes import ERROR_CODES, CloseCode
+from inorder.messages import (
+    MAX_INT,
+    Accepted,
+    Ack,
+    Bye,
+    ByeReceipt,
+    Cancel,
+    Cancelling,
+    ClientMessage,
+    Draining,
+    Error,
+    Hello,
+    Hint,
+    Limits,
+    Methods,
+    MethodsReport,
+    Ping,
+    Pong,
+    Progress,
+    Receipt,
+    Register,
+    Request,
+    Status,
+    Token,
+    Welcome,
+)
+
+from . import handmode
+from .auth import Auth, Identity
+from .node import Node
+from .outbox import Outbox
+from .queue import Queue
+from .refusal import Refusal
+from .registry import Ended, Opened, Registry
+from .session import Entry, Refused
+from .stores.port import Outcome
+
+# Before login a peer is nobody: it gets no more memory than a hello needs.
+HELLO_BYTES = 4096
+HAND_HELLO_TIMEOUT = 120.0
+_MOST_FAILED_LOGINS = 10
+_MOST_BAD_MESSAGES = 100
+# A fresh token is sent when a tenth of the old one's life is left.
+_TOKEN_LIFE = 0.9
+
+
+class Phase(Enum):
+    """Where a connection stands; it only moves down this list."""
+
+    GREETING = 1  # not logged in
+    OPEN = 2  # attached to a session
+    CLOSED = 3  # nothing that still comes in counts
+
+
+@dataclass(slots=True)
+class Edge:
+    """What all connections of a node share."""
+
+    node: Node
+    registry: Registry
+    auth: Auth
+    connections: set[Connection] = field(default_factory=set)
+    per_user: Counter[str] = field(default_factory=Counter)
+
+    async def serve(self, socket: ServerConnection, identity: Identity | None, peer: Peer) -> None:
+        """Runs one connection to its end."""
+        metrics = self.node.metrics
+        connection = Connection(self, socket, identity, peer)
+        self.connections.add(connection)
+        metrics.connections += 1
+        metrics.connections_opened += 1
+        try:
+            await connection.run()
+        finally:
+            metrics.connections -= 1
+            self.connections.discard(connection)
+
+    def dismiss(self) -> None:
+        """The node goes down: those who have not logged in are sent away."""
+        for connection in list(self.connections):
+            if connection.greeting:
+                connection.finish(CloseCode.RESTART, "draining")
+
+    def close_slow(self, now: float) -> None:
+        """Closes connections whose peer takes nothing; ``now`` by the loop's clock."""
+        bound = self.node.config.session.slow_client_timeout
+        for connection in self.connections:
+            since = connection.outbox.stuck_since
+            if since is not None and now - since > bound:
+                connection.shut(CloseCode.SLOW_CLIENT, "slow_client")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end, as far as the handshake told."""
+
+    address: str
+    forwarded: bool
+
+
+class Connection:
+    """One WebSocket. It is its queue's link (see :class:`inorder_server.queue.Link`)."""
+
+    def __init__(
+        self, edge: Edge, socket: ServerConnection, identity: Identity | None, peer: Peer
+    ) -> None:
+        self._edge = edge
+        self._node = edge.node
+        self._socket = socket
+        self._identity = identity
+        self._peer = peer
+        self._hand = socket.subprotocol is None
+        self._first = True
+        self._phase = Phase.GREETING
+        self._queue: Queue | None = None
+        self._failed_logins = 0
+        self._bad_messages = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self.outbox = Outbox(socket, batch=edge.node.config.limits.batch)
+        self.outbox.arrays = not self._hand
+        self._log = logger.bind(peer=peer.address)
+
+    def _closed(self) -> bool:
+        """Asked anew after every await: another task may have closed it meanwhile."""
+        return self._phase is Phase.CLOSED
+
+    @property
+    def greeting(self) -> bool:
+        """Whether nobody has logged in yet."""
+        return self._phase is Phase.GREETING
+
+    # ---- the reader
+
+    async def run(self) -> None:
+        """Greets, reads until the socket closes, then detaches."""
+        loop = asyncio.get_running_loop()
+        writer = loop.create_task(self.outbox.write(), name="writer")
+        self._socket.protocol.max_message_size = HELLO_BYTES
+        timeout = HAND_HELLO_TIMEOUT if self._hand else self._node.config.auth.hello_timeout
+        self._timer = loop.call_later(timeout, self._hello_timeout)
+        try:
+            if await self._greet():
+                await self._read()
+        except ConnectionClosed:
+            pass
+        except Exception:
+            self._log.opt(exception=True).error("a connection failed")
+            self.outbox.shut(CloseCode.INTERNAL, "internal")
+        finally:
+            self._leave()
+            if not writer.done() and self._socket.close_code is not None:
+                writer.cancel()
+            await asyncio.wait([writer])
+
+    async def _greet(self) -> bool:
+        """What comes before the first frame. False where the connection is not wanted."""
+        config = self._node.config
+        if len(self._edge.connections) > config.limits.connections:
+            self.shut(CloseCode.TOO_MANY_CONNECTIONS, "too_many_connections")
+            return False
+        if self._hand:
+            if self._identity is not None:
+                await self._attach(Hello())
+            else:
+                self._put(Hint(message=handmode.HINT))
+        return True
+
+    async def _read(self) -> None:
+        socket = self._socket
+        while self._phase is not Phase.CLOSED:
+            frame = await socket.recv()
+            if isinstance(frame, bytes):
+                self.shut(CloseCode.BINARY, "binary")
+                return
+            if self.outbox.full:
+                await self.outbox.room()
+            await self._frame(frame)
+
+    async def _frame(self, frame: str) -> None:
+        if self._hand and not (self._first and _is_json_hello(frame)):
+            self._first = self._first and not frame.strip()
+            await self._line(frame)
+            return
+        if self._hand:
+            self._hand = False
+            self.outbox.arrays = True
+        self._first = False
+        try:
+            parts = codec.split(frame, self._node.config.limits.batch)
+        except codec.Malformed as exc:
+            self._malformed(exc)
+            return
+        for part in parts:
+            try:
+                message = codec.decode_client(part)
+            except codec.Malformed as exc:
+                self._malformed(exc)
+            else:
+                await self._message(message)
+
+    async def _line(self, line: str) -> None:
+        try:
+            parsed = handmode.parse(line)
+        except codec.Malformed as exc:
+            self._malformed(exc)
+            return
+        if isinstance(parsed, handmode.Help):
+            identity = self._identity
+            lines = self._node.methods.lines(identity is not None and identity.admin)
+            for text in handmode.help_lines(lines if self._phase is Phase.OPEN else []):
+                self._put(Hint(message=text))
+        elif isinstance(parsed, handmode.Resume):
+            await self._switch(parsed)
+        elif parsed is not None:
+            await self._message(parsed)
+
+    def _malformed(self, exc: codec.Malformed) -> None:
+        if self._phase is Phase.GREETING and exc.of not in (None, "hello", "register"):
+            self._unauthenticated(exc.of, exc.id)
+        else:
+            self._error(exc.code, exc.message, of=exc.of, id=exc.id)
+        self._bad_messages += 1
+        if self._bad_messages > _MOST_BAD_MESSAGES:
+            self.outbox.finish(CloseCode.BAD_MESSAGE, "bad_message")
+            self._phase = Phase.CLOSED
+
+    # ---- messages
+
+    async def _message(self, message: ClientMessage) -> None:
+        self._bad_messages = 0
+        queue = self._queue
+        if self._phase is not Phase.OPEN or queue is None:
+            if self._phase is Phase.GREETING:
+                await self._login(message)
+            return
+        if isinstance(message, Request):
+            queue.request(message)
+        elif isinstance(message, Ack):
+            queue.acknowledge(message.seq)
+        elif isinstance(message, Ping):
+            self._put(Pong(data=message.data))
+        elif isinstance(message, Cancel):
+            queue.cancel(message.id)
+        elif isinstance(message, Status):
+            self._put(queue.status(message.from_))
+        elif isinstance(message, Methods):
+            self._put(MethodsReport(methods=self._node.methods.lines(queue.user.admin)))
+        elif isinstance(message, Bye):
+            self._bye(queue, message)
+        else:
+            self._error("bad_message", "one hello a connection", of=_type(message))
+
+    def _bye(self, queue: Queue, message: Bye) -> None:
+        if queue.closing:
+            self._error("closing", "bye was said", of="bye")
+            return
+        if self._hand:
+            queue.acknowledge(MAX_INT)
+        self._edge.registry.leave(queue, message.mode)
+
+    # ---- login
+
+    async def _login(self, message: ClientMessage) -> None:
+        if not isinstance(message, Hello | Register):
+            self._unauthenticated(_type(message), getattr(message, "id", None))
+            return
+        of = _type(message)
+        try:
+            if self._node.draining:
+                raise Refusal("draining", "the server is going down", after=1.0)
+            self._identity = await self._authenticate(message)
+        except Refusal as refusal:
+            self._node.metrics.logins[refusal.code] += 1
+            self._refusal(of, refusal)
+            self._failed_logins += 1
+            if self._failed_logins > _MOST_FAILED_LOGINS:
+                self.outbox.finish(CloseCode.UNAUTHENTICATED, "unauthenticated")
+                self._phase = Phase.CLOSED
+            return
+        self._node.metrics.logins["ok"] += 1
+        if self._phase is Phase.GREETING:
+            await self._attach(message)
+
+    async def _authenticate(self, message: Hello | Register) -> Identity:
+        auth, peer = self._edge.auth, self._peer
+        if isinstance(message, Register):
+            return await auth.register(
+                message.username,
+                message.password,
+                address=peer.address,
+                forwarded=peer.forwarded,
+            )
+        if message.token is not None:
+            return await auth.by_token(message.token)
+        if message.username is not None and message.password is not None:
+            return await auth.by_password(message.username, message.password, peer.address)
+        if message.username is not None or message.password is not None:
+            raise Refusal("bad_message", "username and password go together")
+        if self._identity is not None:
+            return await auth.confirm(self._identity)
+        raise Refusal("unauthenticated", "hello needs a token, or username and password")
+
+    async def _attach(self, message: Hello | Register) -> None:
+        """Attaches to a new session or the one to resume, and says welcome."""
+        identity, of = self._identity, _type(message)
+        assert identity is not None
+        if self._edge.per_user[identity.name] >= self._node.config.limits.connections_per_user:
+            self.shut(CloseCode.TOO_MANY_CONNECTIONS, "too_many_connections")
+            return
+        self._edge.per_user[identity.name] += 1
+        try:
+            opened = await self._edge.registry.open(
+                identity,
+                self,
+                session=message.session,
+                seq=message.seq,
+                accepted=message.accepted,
+            )
+        except (Refusal, Ended) as exc:
+            self._release_place(identity)
+            self._not_attached(of, exc)
+            return
+        except BaseException:
+            self._release_place(identity)
+            raise
+        if self._closed():
+            # Taken over, or cut, while the store was asked.
+            self._release_place(identity)
+            self._edge.registry.detach(opened.queue, self)
+            return
+        self._welcome(opened, identity, message)
+
+    def _not_attached(self, of: str, exc: Refusal | Ended) -> None:
+        if isinstance(exc, Ended):
+            self._put(ByeReceipt(receipt=exc.receipt))
+            self.outbox.finish(CloseCode.DONE, "done")
+        else:
+            self._refusal(of, exc)
+            code = CloseCode.SESSION_GONE
+            if exc.code == "store_unavailable":
+                code = CloseCode.STORE_UNAVAILABLE
+            self.outbox.finish(code, exc.code)
+        self._phase = Phase.CLOSED
+
+    def _welcome(self, opened: Opened, identity: Identity, message: Hello | Register) -> None:
+        config, session = self._node.config, opened.queue.session
+        self._queue = opened.queue
+        self._phase = Phase.OPEN
+        self._socket.protocol.max_message_size = config.limits.message_bytes
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        welcome = Welcome(
+            session=session.id,
+            user=identity.name,
+            epoch=session.epoch,
+            resumed=opened.resumed,
+            accepted=session.accepted,
+            settled=session.settled,
+            acked=session.acked,
+        )
+        if not self._hand:
+            welcome.token, welcome.expires_in = self._edge.auth.issue(identity)
+            welcome.limits = Limits(
+                queue=config.session.queue,
+                unacked=config.session.unacked,
+                message_bytes=config.limits.message_bytes,
+                outcome_bytes=config.limits.outcome_bytes,
+                batch=config.limits.batch,
+                rate=config.limits.rate,
+                ping=config.server.ping_interval,
+            )
+            self._renew_token_later(welcome.expires_in)
+        self._put(welcome)
+        self._follow(opened)
+        self._log = logger.bind(peer=self._peer.address, user=identity.name, session=session.id)
+        client = f" ({message.client})" if isinstance(message, Hello) and message.client else ""
+        self._log.debug("attached{}, resumed: {}", client, opened.resumed)
+
+    def _follow(self, opened: Opened) -> None:
+        session, store = opened.queue.session, self._node.store
+
+        async def read(after: int, upto: int, most: int) -> list[Outcome]:
+            return await store.outcomes(session.id, after, upto, most)
+
+        self.outbox.open(opened.replay_after, lambda: session.settled, read)
+
+    async def _switch(self, resume: handmode.Resume) -> None:
+        """``.resume``: leaves the fresh session that the login made for an older one."""
+        identity, fresh = self._identity, self._queue
+        if self._phase is not Phase.OPEN or fresh is None or identity is None:
+            self._unauthenticated("resume", None)
+            return
+        if fresh.session.last:
+            self._error("bad_message", ".resume comes first, before any request", of="resume")
+            return
+        if resume.session == fresh.session.id:
+            self._error("bad_message", "this is the session you are in", of="resume")
+            return
+        registry = self._edge.registry
+        try:
+            opened = await registry.open(
+                identity, self, session=resume.session, seq=resume.seq, accepted=None
+            )
+        except Ended as exc:
+            self._put(ByeReceipt(receipt=exc.receipt))
+            return
+        except Refusal as refusal:
+            self._refusal("resume", refusal)
+            return
+        registry.detach(fresh, self)
+        if self._closed():
+            registry.detach(opened.queue, self)
+            return
+        self._welcome(opened, identity, Hello())
+
+    def _renew_token_later(self, expires_in: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(
+            expires_in * _TOKEN_LIFE, self._renew_token
+        )
+
+    def _renew_token(self) -> None:
+        if self._identity is not None:
+            token, expires_in = self._edge.auth.issue(self._identity)
+            self._put(Token(token=token, expires_in=expires_in))
+            self._renew_token_later(expires_in)
+
+    def _hello_timeout(self) -> None:
+        self.shut(CloseCode.HELLO_TIMEOUT, "hello_timeout")
+
+    # ---- the end
+
+    def _leave(self) -> None:
+        """The socket is gone: first that, then the slower rest."""
+        self._phase = Phase.CLOSED
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        queue, self._queue = self._queue, None
+        if queue is not None:
+            if self._identity is not None:
+                self._release_place(self._identity)
+            self._edge.registry.detach(queue, self)
+
+    def _release_place(self, identity: Identity) -> None:
+        per_user = self._edge.per_user
+        per_user[identity.name] -= 1
+        if not per_user[identity.name]:
+            del per_user[identity.name]
+
+    # ---- what the queue says (its Link)
+
+    def accepted(self, entry: Entry, ahead: int) -> None:
+        self.outbox.accepted(
+            Accepted(id=entry.id, seq=entry.seq, ahead=ahead), cumulative=entry.numbered
+        )
+
+    def progress(self, entry: Entry, attempt: int, n: int, body: bytes) -> None:
+        message = Progress(id=entry.id, seq=entry.seq, attempt=attempt, n=n, progress=Raw(body))
+        self.outbox.progress(codec.encode(message))
+
+    def outcome(self, outcome: Outcome) -> None:
+        self.outbox.outcome(outcome)
+
+    def repeat(self, seq: int) -> None:
+        self.outbox.repeat(seq)
+
+    def cancelling(self, entry: Entry) -> None:
+        if self._phase is Phase.OPEN:
+            self._put(Cancelling(id=entry.id, seq=entry.seq))
+
+    def refused(self, of: str, refused: Refused, id: str | None) -> None:
+        self._put(
+            Error(
+                code=refused.code,
+                message=refused.message,
+                retry=ERROR_CODES[refused.code].retry,
+                of=of,
+                id=id,
+                after=refused.after,
+                details=refused.details,
+            )
+        )
+
+    def draining(self, deadline: float) -> None:
+        if self._phase is Phase.OPEN:
+            self._put(Draining(deadline=round(deadline, 3)))
+
+    def farewell(self, receipt: Receipt) -> None:
+        self._put(ByeReceipt(receipt=receipt))
+        self.finish(CloseCode.DONE, "done")
+
+    def finish(self, code: CloseCode, reason: str) -> None:
+        self._phase = Phase.CLOSED
+        self.outbox.finish(code, reason)
+
+    def shut(self, code: CloseCode, reason: str) -> None:
+        self._phase = Phase.CLOSED
+        self.outbox.shut(code, reason)
+
+    def abort(self) -> None:
+        """Cut the connection: its peer does not answer the close."""
+        self._socket.transport.abort()
+
+    # ---- what it says itself
+
+    def _put(self, message: Struct) -> None:
+        self.outbox.put(codec.encode(message))
+
+    def _unauthenticated(self, of: str | None, id: str | None) -> None:
+        self._error("unauthenticated", "log in first", of=of, id=id)
+
+    def _refusal(self, of: str, refusal: Refusal) -> None:
+        self._node.metrics.refused[refusal.code] += 1
+        self._put(
+            Error(
+                code=refusal.code,
+                message=refusal.message,
+                retry=ERROR_CODES[refusal.code].retry,
+                of=of,
+                after=refusal.after,
+                details=refusal.details,
+            )
+        )
+
+    def _error(
+        self, code: str, message: str, *, of: str | None = None, id: str | None = None
+    ) -> None:
+        self._node.metrics.refused[code] += 1
+        retry = ERROR_CODES[code].retry
+        self._put(Error(code=code, message=message, retry=retry, of=of, id=id))
+
+
+def _type(message: Struct) -> str:
+    return str(message.__struct_config__.tag)
+
+
+def _is_json_hello(frame: str) -> bool:
+    """Whether a first frame without a subprotocol says that a program is at the other end."""
+    try:
+        return isinstance(codec.decode_client(frame), Hello)
+    except codec.Malformed as exc:
+        return exc.of == "hello"

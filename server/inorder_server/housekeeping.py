@@ -1,0 +1,67 @@
+"""What a node does now and then: operators' commands, expiry, slow clients.
+
+Source: design.md section 5, "Operators' commands"; ownership.md P16. Commands are rows in the store
+that every node reads each second: the same way for every store, and no second port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from loguru import logger
+
+from .gateway import Edge
+from .registry import Registry
+from .stores.port import Command, StoreUnavailable
+
+COMMANDS_EVERY = 1.0
+EXPIRE_EVERY = 60.0
+
+
+class Housekeeping:
+    """Runs as one task until it is cancelled."""
+
+    def __init__(self, edge: Edge, registry: Registry) -> None:
+        self._edge = edge
+        self._node = edge.node
+        self._registry = registry
+        self._last_command = 0
+        self._next_expiry = 0.0
+
+    async def start(self) -> None:
+        """Commands given before this node started are not for it."""
+        self._last_command = await self._node.store.last_command()
+
+    async def run(self) -> None:
+        """Once a second."""
+        while True:
+            await asyncio.sleep(COMMANDS_EVERY)
+            try:
+                await self.tick()
+            except StoreUnavailable:
+                continue  # the journal says so, and says when it is back
+
+    async def tick(self) -> None:
+        """One round. Raises :class:`StoreUnavailable`."""
+        self._edge.close_slow(asyncio.get_running_loop().time())
+        for command in await self._node.store.commands(self._last_command):
+            self._last_command = command.n
+            self._obey(command)
+        now = self._node.now()
+        if now >= self._next_expiry:
+            self._next_expiry = now + EXPIRE_EVERY
+            await self._expire()
+
+    def _obey(self, command: Command) -> None:
+        if command.verb == "revoke":
+            logger.info("cutting the connections of user {}", command.target)
+            self._registry.revoke(command.target)
+        else:
+            logger.warning("unknown command {!r}: written by a newer inorder?", command.verb)
+
+    async def _expire(self) -> None:
+        before = self._node.wall_ms() - round(self._node.config.session.session_ttl * 1000)
+        gone = await self._node.store.expire(before, before)
+        if gone:
+            self._registry.forgotten(gone)
+            logger.info("{} sessions expired", len(gone))

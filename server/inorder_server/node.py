@@ -1,0 +1,39 @@
+"""A node's parts, as its queues and its registry see them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .config import Config
+from .handlers.methods import Methods
+from .handlers.runner import Runner
+from .journal import Journal
+from .metrics import Metrics
+from .stores.port import Store
+
+
+def wall_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(slots=True)
+class Node:
+    """One server process. ``name`` is new at every start: an incarnation, not a machine."""
+
+    name: str
+    config: Config
+    store: Store
+    journal: Journal
+    methods: Methods
+    runner: Runner
+    metrics: Metrics
+    now: Callable[[], float] = time.monotonic
+    wall_ms: Callable[[], int] = wall_ms
+    draining: bool = False
+    suspects: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by a head that was interrupted more than once: such run one at a time, so that a
+    request that kills the process takes no innocent one along."""

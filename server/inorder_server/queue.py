@@ -1,0 +1,468 @@
+"""A session's queue: its FIFO in memory and its one consumer.
+
+Source: design.md sections 2, 3 and 5. Frames come in through :meth:`Queue.request` and its
+siblings; what they ask for goes to the journal, and only the journal's answer changes what is
+counted, told or run. The consumer is exactly one named task: it takes the head, runs it, hands
+its outcome to the journal, and goes on when that is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum
+from functools import partial
+from typing import Literal, NamedTuple, Protocol
+
+from loguru import logger
+
+from inorder import codec
+from inorder.codes import CloseCode
+from inorder.messages import Blocked, Receipt, Request, Running, StatusReport
+
+from . import admission
+from .admission import Repeat
+from .auth import Identity
+from .execution import Execution, Parked
+from .journal import Committed
+from .node import Node
+from .session import Entry, Refused, Session, Silent, Stage
+from .stores.port import (
+    Acknowledge,
+    Create,
+    Ending,
+    Insert,
+    MarkCancel,
+    MarkStart,
+    Outcome,
+    RequestRow,
+    Settle,
+    Write,
+)
+
+
+class Mode(Enum):
+    """What the consumer is for. It ends by itself in every mode but RUN."""
+
+    RUN = "run"  # a connection is attached
+    FINISH = "finish"  # run what was accepted, then end
+    HOLD = "hold"  # end after the running request, keep the rest
+    CANCEL = "cancel"  # cancel what is left, then end
+    STOP = "stop"  # end at once, keep the rest: the node is going down
+
+
+_NEXT_MODES: dict[Mode, tuple[Mode, ...]] = {
+    Mode.RUN: (Mode.FINISH, Mode.HOLD, Mode.CANCEL, Mode.STOP),
+    Mode.FINISH: (Mode.RUN, Mode.HOLD, Mode.CANCEL, Mode.STOP),
+    Mode.HOLD: (Mode.RUN, Mode.FINISH, Mode.CANCEL, Mode.STOP),
+    Mode.CANCEL: (Mode.RUN, Mode.STOP),
+    Mode.STOP: (),
+}
+
+
+class Link(Protocol):
+    """The attached connection, as its queue sees it. No method waits."""
+
+    def accepted(self, entry: Entry, ahead: int) -> None:
+        """The request is durable, ``ahead`` are before it."""
+
+    def progress(self, entry: Entry, attempt: int, n: int, body: bytes) -> None:
+        """A handler said how far it is. May be dropped."""
+
+    def outcome(self, outcome: Outcome) -> None:
+        """An outcome became durable."""
+
+    def repeat(self, seq: int) -> None:
+        """The outcome ``seq`` is asked for again."""
+
+    def cancelling(self, entry: Entry) -> None:
+        """A cancel is durable."""
+
+    def refused(self, of: str, refused: Refused, id: str | None) -> None:
+        """A message was refused."""
+
+    def shut(self, code: CloseCode, reason: str) -> None:
+        """Say nothing more and close."""
+
+    def finish(self, code: CloseCode, reason: str) -> None:
+        """Write what is left to say, then close."""
+
+    def draining(self, deadline: float) -> None:
+        """The node goes down in ``deadline`` seconds."""
+
+    def farewell(self, receipt: Receipt) -> None:
+        """The session ended as its client asked: say ``bye``, close with 1000."""
+
+
+class Block(NamedTuple):
+    """Why the head does not run. ``until`` is by the node's monotonic clock, or None for an
+    operator's word."""
+
+    entry: Entry
+    code: str
+    until: float | None
+
+
+class Queue:
+    """One session's queue on this node.
+
+    Made when a connection attaches or work is adopted; :meth:`start` begins its consumer.
+    ``teardown`` is the registry's task that awaits and verifies its end. ``closing`` says that
+    the client said ``bye``, ``parked`` why the head was left behind, ``fenced`` that another
+    owner has the session.
+    """
+
+    def __init__(self, node: Node, session: Session, user: Identity) -> None:
+        self.node = node
+        self.session = session
+        self.user = user
+        self.link: Link | None = None
+        self.mode = Mode.FINISH
+        self.closing = False
+        self.fenced = False
+        self.block: Block | None = None
+        self.parked: Parked | None = None
+        self.running: Execution | None = None
+        self.consumer: asyncio.Task[None]
+        self.teardown: asyncio.Task[None] | None = None
+        self._outstanding = 0
+        self._wake: asyncio.Future[None] | None = None
+        self._quiet: asyncio.Future[None] | None = None
+        self._word: Literal["retry", "skip"] | None = None
+
+    # ---- lifecycle
+
+    def start(self) -> None:
+        """Makes the one consumer task."""
+        self.consumer = asyncio.get_running_loop().create_task(
+            self._consume(), name=f"consumer {self.session.id}"
+        )
+
+    def attach(self, link: Link) -> None:
+        """A connection takes the queue over; work goes on for it."""
+        self.link = link
+        self.closing = False
+        self.session.close_gap()
+        if self.mode is Mode.CANCEL:
+            # What was being cancelled stays so; only what comes from now on runs.
+            for entry in self.session.unsettled:
+                entry.cancel_asked = True
+        self.turn(Mode.RUN)
+
+    def turn(self, mode: Mode) -> None:
+        """The one setter of the mode."""
+        if mode is self.mode:
+            return
+        if mode not in _NEXT_MODES[self.mode]:
+            raise ValueError(f"queue of {self.session.id}: {self.mode.name} to {mode.name}")
+        self.mode = mode
+        if mode is Mode.CANCEL and self.running is not None:
+            self.running.cancel()
+        self.notify()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the consumer has ended: nothing more goes to the journal from here but the
+        session's release."""
+        return self.consumer.done()
+
+    async def quiet(self) -> None:
+        """Returns when the journal has answered everything this queue handed over."""
+        if self._outstanding:
+            self._quiet = asyncio.get_running_loop().create_future()
+            await self._quiet
+
+    def notify(self) -> None:
+        """Wakes the consumer to look again."""
+        if self._wake is not None:
+            self._wake.set_result(None)
+            self._wake = None
+
+    # ---- what a connection asks for
+
+    def request(self, request: Request) -> None:
+        """Accepts a request once it is durable, repeats what was said of it, or refuses it."""
+        decided = admission.admit(self.node, self.session, self.user, request, closing=self.closing)
+        if isinstance(decided, Entry):
+            self._insert(decided)
+        elif isinstance(decided, Repeat):
+            self._repeat(decided.entry)
+        elif isinstance(decided, Silent):
+            self.node.metrics.refused["out_of_order"] += 1
+        else:
+            self._refuse("request", decided, request.id)
+
+    def cancel(self, id: str) -> None:
+        """Marks a request as cancelled, durably; then the outcome follows in its turn."""
+        entry = self.session.cancellable(id)
+        if self.ended or entry is None:
+            refused = Refused("not_found", f"no unsettled request {id!r}")
+            self._refuse("cancel", refused, id)
+            return
+        # In append order the mark comes after the row and before the outcome, whatever state
+        # the request is in.
+        entry.cancel_asked = True
+        write = MarkCancel(self.session.id, self.session.epoch, entry.seq)
+        self._append(write, partial(self._cancel_marked, entry))
+        if self.running is not None and self.running.entry is entry:
+            self.running.cancel()
+        self.notify()
+
+    def acknowledge(self, seq: int) -> None:
+        """The client holds the outcomes up to ``seq``: they may be forgotten."""
+        session = self.session
+        if not self.ended and session.acknowledge(seq):
+            write = Acknowledge(session.id, session.epoch, session.acked, session.queue_limit)
+            self._append(write)
+
+    def status(self, start: int | None) -> StatusReport:
+        """How the session stands; with ``start`` up to 100 requests from that seq on."""
+        session, now = self.session, self.node.now()
+        report = StatusReport(
+            session=session.id,
+            epoch=session.epoch,
+            accepted=session.accepted,
+            settled=session.settled,
+            acked=session.acked,
+            queued=session.accepted - session.settled,
+        )
+        if self.running is not None:
+            entry = self.running.entry
+            report.running = Running(
+                entry.id,
+                entry.seq,
+                entry.method,
+                self.running.number,
+                round(self.running.seconds(now), 3),
+                self.running.overdue,
+            )
+        if self.block is not None:
+            entry, code, until = self.block
+            wait = None if until is None else round(max(until - now, 0.0), 3)
+            report.blocked = Blocked(entry.id, entry.seq, code, wait)
+        if start is not None:
+            report.requests = session.lines(start, 100)
+        return report
+
+    def operator(self, word: Literal["retry", "skip"]) -> bool:
+        """An operator's word on a blocked head. False where nothing is blocked."""
+        if self.block is None:
+            return False
+        self._word = word
+        self.notify()
+        return True
+
+    # ---- what goes to the journal, and its answers
+
+    def _append(self, write: Write, answered: Committed | None = None) -> None:
+        self._outstanding += 1
+        self.node.journal.append(write, answered or self._answered)
+
+    def _answered(self, ok: bool) -> bool:
+        """Every answer passes here. False where the session is fenced."""
+        self._outstanding -= 1
+        if not self._outstanding and self._quiet is not None:
+            self._quiet.set_result(None)
+            self._quiet = None
+        if not ok:
+            self._fence()
+        return ok and not self.fenced
+
+    def _fence(self) -> None:
+        if self.fenced:
+            return
+        self.fenced = True
+        logger.bind(session=self.session.id, user=self.user.name).warning(
+            "fenced: another owner has this session; its queue is dropped here"
+        )
+        if self.link is not None:
+            self.link.shut(CloseCode.MOVED, "moved")
+            self.link = None
+        if self.mode is not Mode.STOP:
+            self.turn(Mode.STOP)
+        self.consumer.cancel()
+
+    def _insert(self, entry: Entry) -> None:
+        session, wall = self.session, self.node.wall_ms()
+        if not session.has_row:
+            session.has_row = True
+            self._append(
+                Create(
+                    session.id, session.user, session.epoch, session.attach, self.node.name, wall
+                )
+            )
+        row = RequestRow(
+            entry.seq,
+            entry.id,
+            entry.digest,
+            entry.method,
+            entry.params,
+            wall,
+            entry.timeout,
+            entry.traceparent,
+        )
+        self._append(Insert(session.id, session.epoch, row), partial(self._inserted, entry))
+
+    def _inserted(self, entry: Entry, ok: bool) -> None:
+        if not self._answered(ok):
+            return
+        ahead = self.session.confirm(entry)
+        self.node.metrics.accepted += 1
+        if self.link is not None:
+            self.link.accepted(entry, ahead)
+        if not ahead or self.mode is not Mode.RUN:
+            self.notify()
+
+    def _cancel_marked(self, entry: Entry, ok: bool) -> None:
+        if self._answered(ok) and self.link is not None:
+            self.link.cancelling(entry)
+
+    def _repeat(self, entry: Entry) -> None:
+        if self.link is None or entry.stage is Stage.COMMITTING:
+            return  # the answer to its first sending is under way
+        if entry.stage is Stage.SETTLED:
+            self.link.repeat(entry.seq)
+        else:
+            self.link.accepted(entry, entry.seq - self.session.settled - 1)
+
+    def _refuse(self, of: str, refused: Refused, id: str | None) -> None:
+        self.node.metrics.refused[refused.code] += 1
+        if self.link is not None:
+            self.link.refused(of, refused, id)
+
+    # ---- the consumer
+
+    async def _consume(self) -> None:
+        while True:
+            entry = self.session.head()
+            if entry is None or self.mode in (Mode.HOLD, Mode.STOP):
+                if self._over():
+                    return
+                await self.woken()
+            elif entry.cancel_asked or self.mode is Mode.CANCEL:
+                await self._settle_cancelled()
+            else:
+                try:
+                    await self._run(entry)
+                except Parked as parked:
+                    entry.move(Stage.WAITING)
+                    if await self._stays_parked():
+                        self.parked = parked
+                        return
+
+    def _over(self) -> bool:
+        """Whether the consumer's work is done, given that no head is to run now."""
+        if self.mode is Mode.RUN:
+            return False
+        if self.mode in (Mode.FINISH, Mode.CANCEL):
+            return not self.session.unsettled
+        return not self.session.in_flight
+
+    async def _stays_parked(self) -> bool:
+        """Waits for what is on its way to the journal. False where somebody came back."""
+        while self.mode not in (Mode.RUN, Mode.CANCEL):
+            if not self.session.in_flight:
+                return True
+            await self.woken()
+        return False
+
+    async def woken(self, until: float | None = None) -> None:
+        """Waits until something changed, at most to ``until`` by the node's clock."""
+        loop = asyncio.get_running_loop()
+        self._wake = loop.create_future()
+        timer = None
+        if until is not None:
+            timer = loop.call_later(max(until - self.node.now(), 0), self.notify)
+        try:
+            await self._wake
+        finally:
+            self._wake = None
+            if timer is not None:
+                timer.cancel()
+
+    async def _run(self, entry: Entry) -> None:
+        """Runs the head to its outcome. Raises :class:`Parked` where it stays pending."""
+        entry.move(Stage.RUNNING)
+        started = self.node.now()
+        if entry.since:
+            self.node.metrics.waited.observe(started - entry.since)
+        execution = self.running = Execution(self, entry)
+        try:
+            ending, body = await execution.outcome()
+        finally:
+            self.running = None
+        self.node.metrics.ran.observe(self.node.now() - started)
+        await self._handed_over(entry, ending, body)
+
+    async def _settle_cancelled(self) -> None:
+        """Settles the run of cancelled requests at the head in one commit: none of them runs,
+        so the rule that only the head may have run still holds."""
+        body = cancelled_body()
+        last: asyncio.Future[None] | None = None
+        for entry in self.session.unsettled:
+            if entry.stage is not Stage.WAITING:
+                break
+            if not entry.cancel_asked and self.mode is not Mode.CANCEL:
+                break
+            last = self._handed_over(entry, "cancelled", body)
+        if last is not None:
+            await last
+
+    def _handed_over(self, entry: Entry, ending: Ending, body: bytes) -> asyncio.Future[None]:
+        """Hands an outcome to the journal; the future is done once it is durable and told."""
+        entry.move(Stage.SETTLING)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        write = Settle(
+            self.session.id, self.session.epoch, entry.seq, ending, body, self.node.wall_ms()
+        )
+        self._append(write, partial(self._settled, entry, ending, body, done))
+        return done
+
+    def _settled(
+        self, entry: Entry, ending: Ending, body: bytes, done: asyncio.Future[None], ok: bool
+    ) -> None:
+        if self._answered(ok):
+            self.session.settle(entry, ending)
+            self.node.metrics.settled[ending] += 1
+            if self.link is not None:
+                self.link.outcome(Outcome(entry.seq, entry.id, ending, body))
+        if not done.done():
+            done.set_result(None)
+
+    async def mark(self, entry: Entry, attempt: int) -> None:
+        """Writes a start mark and waits until it is durable."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        write = MarkStart(self.session.id, self.session.epoch, entry.seq, attempt)
+        self._append(write, partial(self._marked, done))
+        await done
+        entry.attempt = attempt
+
+    def _marked(self, done: asyncio.Future[None], ok: bool) -> None:
+        self._answered(ok)
+        if not done.done():
+            done.set_result(None)
+
+    async def blocked(self, entry: Entry, code: str, until: float | None) -> str:
+        """Waits while the head can't run. Returns ``again``, ``cancelled`` or ``skip``.
+
+        Raises :class:`Parked` when the connection goes meanwhile: the rest stays pending.
+        """
+        self.block = Block(entry, code, until)
+        self._word = None
+        try:
+            while True:
+                if entry.cancel_asked or self.mode is Mode.CANCEL:
+                    return "cancelled"
+                if self._word is not None:
+                    return "again" if self._word == "retry" else "skip"
+                if until is not None and self.node.now() >= until:
+                    return "again"
+                if self.mode is not Mode.RUN:
+                    raise Parked(code, until)
+                await self.woken(until)
+        finally:
+            self.block = None
+
+
+def cancelled_body() -> bytes:
+    """The body of a ``cancelled`` outcome."""
+    return codec.encode({"code": "cancelled", "message": "cancelled on request"})

@@ -1,0 +1,460 @@
+"""The connection registry: every queue that this node runs.
+
+It attaches connections to queues, detaches them, tears queues down and verifies that they ended
+empty. Source: design.md sections 3 (G6) and 5; ownership.md P1, P2, P11, P13, P15; SPEC.md,
+"Resume" and "Receipt".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from functools import partial
+from weakref import WeakValueDictionary
+
+import msgspec
+from loguru import logger
+
+from inorder.codes import CloseCode
+from inorder.messages import Receipt
+
+from .auth import Identity
+from .journal import backoff
+from .node import Node
+from .queue import Link, Mode, Queue
+from .receipts import Totals, verify
+from .refusal import Refusal
+from .session import Damaged, Session
+from .stores.port import Attach, End, Release, StoreUnavailable, Tally, Write
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A connection is attached. Outcomes after ``replay_after`` are to be sent again."""
+
+    queue: Queue
+    resumed: bool
+    replay_after: int
+
+
+class Ended(Exception):
+    """A hello to a session that was ended: here is its receipt."""
+
+    def __init__(self, receipt: Receipt) -> None:
+        super().__init__(receipt.session)
+        self.receipt = receipt
+
+
+_POLICIES = {"finish": Mode.FINISH, "hold": Mode.HOLD, "cancel": Mode.CANCEL}
+# Queues are wound up in groups of so many at a drain, so that the loop stays responsive.
+_DRAIN_BATCH = 100
+
+
+class Registry:
+    """All queues of a node, by session id."""
+
+    def __init__(self, node: Node) -> None:
+        self.queues: dict[str, Queue] = {}
+        self._node = node
+        self._teardowns: set[asyncio.Task[None]] = set()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._totals = Totals()
+        # Receipts already in the totals of sessions that may come back.
+        self._counted: dict[str, Receipt] = {}
+        self._parked: dict[str, asyncio.TimerHandle] = {}
+        # Tries of parked heads (seq, tries): a resume does not begin them anew.
+        self._tries: dict[str, tuple[int, int]] = {}
+        self._adoptions: set[asyncio.Task[None]] = set()
+        node.metrics.live = self._live
+
+    def _live(self) -> tuple[int, int]:
+        queues = self.queues.values()
+        return len(queues), sum(q.session.accepted - q.session.settled for q in queues)
+
+    # ---- attach
+
+    async def open(
+        self,
+        user: Identity,
+        link: Link,
+        *,
+        session: str | None,
+        seq: int | None,
+        accepted: int | None,
+    ) -> Opened:
+        """Attaches a connection to a new session, or resumes ``session``.
+
+        Raises :class:`Refusal` (session_gone, history_lost, store_unavailable) or
+        :class:`Ended`. Nothing is awaited between the attach and the return, but for a
+        resume at a live queue: its link must hold back what comes before the welcome.
+        """
+        if session is None:
+            queue = Queue(self._node, self._new_session(user), user)
+            self._enter(queue, link)
+            return Opened(queue, False, 0)
+        lock = self._locks.get(session)
+        if lock is None:
+            lock = self._locks[session] = asyncio.Lock()
+        async with lock:
+            try:
+                queue = await self._find(user, session)
+            except StoreUnavailable:
+                raise Refusal("store_unavailable", "the store is away", after=1.0) from None
+            self._check_history(queue, seq, accepted)
+            if queue.link is not None:
+                queue.link.shut(CloseCode.REPLACED, "replaced")
+            self._enter(queue, link)
+            if seq is not None:
+                queue.acknowledge(seq)
+            await self._attached(queue)
+            return Opened(queue, True, max(queue.session.acked, seq or 0))
+
+    def _new_session(self, user: Identity, id: str | None = None) -> Session:
+        config = self._node.config
+        return Session(
+            id or secrets.token_hex(16),
+            user.name,
+            queue_limit=config.session.queue,
+            unacked_limit=config.session.unacked,
+            rate=config.limits.rate,
+        )
+
+    def _enter(self, queue: Queue, link: Link | None) -> None:
+        """Registered before it runs, so that nothing runs which the registry doesn't know."""
+        fresh = queue.session.id not in self.queues
+        self.queues[queue.session.id] = queue
+        if link is not None:
+            queue.attach(link)
+        if fresh:
+            queue.start()
+
+    async def _find(self, user: Identity, id: str) -> Queue:
+        """The session's queue: the one that runs here, or one made from the store."""
+        while (queue := self.queues.get(id)) is not None:
+            if queue.session.user != user.name:
+                raise _gone()
+            if not queue.ended and queue.mode is not Mode.STOP:
+                return queue
+            # It is being torn down: its end, then the store, decide.
+            await asyncio.shield(self._tear_down(queue))
+        row = await self._node.store.session(id)
+        if row is None or row.user != user.name or row.state == "gone":
+            raise _gone()
+        if row.state == "ended":
+            if row.receipt is None:
+                raise _gone()
+            raise Ended(row.receipt)
+        queue = await self._claim(id, user)
+        if queue is None:
+            raise _gone()
+        return queue
+
+    async def _claim(self, id: str, user: Identity) -> Queue | None:
+        """P2 to P5. None where the session can't be had."""
+        claimed = await self._node.store.claim(id)
+        if claimed is None:
+            return None
+        session = self._new_session(user, id)
+        try:
+            session.load(claimed)
+        except Damaged as exc:
+            self._node.metrics.violations += 1
+            logger.bind(session=id, user=user.name).error("the journal lacks rows: {}", exc)
+            raise Refusal("history_lost", "the store lacks what it had confirmed") from None
+        counted = self._counted.pop(id, None)
+        if counted is not None:
+            self._totals.add(counted, -1)
+        timer = self._parked.pop(id, None)
+        if timer is not None:
+            timer.cancel()
+        seq, tries = self._tries.pop(id, (0, 0))
+        if session.unsettled and session.unsettled[0].seq == seq:
+            session.unsettled[0].tries = tries
+        return Queue(self._node, session, user)
+
+    def _check_history(self, queue: Queue, seq: int | None, accepted: int | None) -> None:
+        session = queue.session
+        if (seq or 0) <= session.settled and (accepted or 0) <= session.accepted:
+            return
+        self._node.metrics.violations += 1
+        logger.bind(session=session.id, user=session.user).error(
+            "history lost: the client holds outcomes to {} and was told {} accepted, "
+            "the store has {} and {}",
+            seq,
+            accepted,
+            session.settled,
+            session.accepted,
+        )
+        if session.id not in self.queues:
+            # Claimed for this hello alone: give it back to whoever may finish it.
+            self._enter(queue, None)
+            self._tear_down(queue)
+        raise Refusal("history_lost", "the store has less than was confirmed to this client")
+
+    async def _attached(self, queue: Queue) -> None:
+        """P11: the attach is durable before the welcome."""
+        session = queue.session
+        session.attach += 1
+        if session.has_row:
+            await self._durable(Attach(session.id, session.epoch, session.attach))
+
+    async def _durable(self, write: Write) -> bool:
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._node.journal.append(write, partial(_answer, done))
+        return await done
+
+    # ---- detach
+
+    def detach(self, queue: Queue, link: Link) -> None:
+        """The connection is gone. What happens to the rest is ``on_disconnect``'s to say."""
+        if queue.link is not link:
+            return
+        queue.link = None
+        if queue.mode is Mode.RUN:
+            queue.turn(_POLICIES[self._node.config.session.on_disconnect])
+        self._tear_down(queue)
+
+    def leave(self, queue: Queue, mode: str) -> None:
+        """``bye``: the outcomes still due, then the receipt by the link's ``farewell``."""
+        queue.closing = True
+        if queue.mode is Mode.RUN:
+            queue.turn(_POLICIES[mode])
+        self._tear_down(queue)
+
+    # ---- teardown
+
+    def _tear_down(self, queue: Queue) -> asyncio.Task[None]:
+        """The task that waits for the consumer's end and verifies it; one a queue."""
+        if queue.teardown is None:
+            queue.teardown = asyncio.get_running_loop().create_task(
+                self._wind_up(queue), name=f"teardown {queue.session.id}"
+            )
+            self._teardowns.add(queue.teardown)
+            queue.teardown.add_done_callback(self._torn_down)
+        return queue.teardown
+
+    def _torn_down(self, task: asyncio.Task[None]) -> None:
+        self._teardowns.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.opt(exception=task.exception()).error("{} failed", task.get_name())
+
+    async def _wind_up(self, queue: Queue) -> None:
+        session = queue.session
+        log = logger.bind(session=session.id, user=session.user)
+        await asyncio.wait([queue.consumer])
+        if not queue.consumer.cancelled() and queue.consumer.exception() is not None:
+            log.opt(exception=queue.consumer.exception()).error("the consumer failed")
+        await queue.quiet()
+        if queue.fenced:
+            self._remove(queue, None, ends=False)
+            return
+        receipt = await self._verified(queue)
+        # An unverified session keeps its rows: they are the evidence.
+        ends = queue.closing and queue.link is not None
+        ends = ends and receipt.verified and not receipt.pending
+        if session.has_row and not await self._hand_back(queue, receipt, ends):
+            log.warning("the session moved while its queue was torn down")
+            receipt = msgspec.structs.replace(receipt, verified=False)
+        self._remove(queue, receipt, ends)
+        log.debug("torn down: {}", receipt)
+        link, queue.link = queue.link, None
+        if link is None:
+            return
+        if queue.closing:
+            link.farewell(receipt)
+        else:
+            link.finish(CloseCode.RESTART, "draining")
+
+    async def _verified(self, queue: Queue) -> Receipt:
+        session = queue.session
+        tally = Tally(0, 0, 0, 0)
+        if session.has_row:
+            tally = await self._tally(session.id)
+        counts = session.counts()
+        # Pending work is left behind on purpose, unless the queue should have run it all.
+        parked = queue.parked is not None or queue.mode in (Mode.HOLD, Mode.STOP)
+        receipt, findings = verify(
+            session.id,
+            counts,
+            tally,
+            consumer_ended=queue.ended,
+            left_in_memory=session.in_flight + (0 if parked else counts.pending),
+        )
+        if findings:
+            self._node.metrics.violations += 1
+            logger.bind(session=session.id, user=session.user).error(
+                "the receipt does not verify: {}; {}", "; ".join(findings), receipt
+            )
+        else:
+            self._node.metrics.receipts += 1
+        return receipt
+
+    async def _hand_back(self, queue: Queue, receipt: Receipt, ends: bool) -> bool:
+        """P15 or P13. False where the session is no longer this node's."""
+        session, wall = queue.session, self._node.wall_ms()
+        if ends:
+            return await self._durable(
+                End(session.id, session.epoch, session.accepted, receipt, wall)
+            )
+        waits = queue.parked is not None and queue.parked.until is None
+        held = waits or queue.mode is Mode.HOLD
+        return await self._durable(
+            Release(
+                session.id,
+                session.epoch,
+                session.attach,
+                node=None,
+                clean=True,
+                open=bool(receipt.pending) and not held,
+                receipt=receipt,
+                at_ms=wall,
+            )
+        )
+
+    async def _tally(self, id: str) -> Tally:
+        """Waits for a store that is away: a receipt is worth it."""
+        delays = backoff()
+        while True:
+            try:
+                return await self._node.store.tally(id)
+            except StoreUnavailable:
+                await asyncio.sleep(next(delays))
+
+    def _remove(self, queue: Queue, receipt: Receipt | None, ends: bool) -> None:
+        session = queue.session
+        del self.queues[session.id]
+        if receipt is not None and receipt.accepted:
+            self._totals.add(receipt)
+            if not ends:
+                self._counted[session.id] = receipt
+        parked = queue.parked
+        if parked is not None and session.unsettled:
+            head = session.unsettled[0]
+            self._tries[session.id] = (head.seq, head.tries)
+            if parked.until is not None and not self._node.draining:
+                self._parked[session.id] = asyncio.get_running_loop().call_later(
+                    max(parked.until - self._node.now(), 0), self._adopt_soon, session.id
+                )
+        if not self.queues:
+            logger.info("last one out: {}", self._totals)
+
+    # ---- adoption
+
+    async def adopt(self) -> int:
+        """P14: takes up sessions with unfinished requests and no living owner.
+
+        Under ``hold`` they wait for their clients. Returns how many were taken up.
+        """
+        if self._node.config.session.on_disconnect == "hold":
+            return 0
+        taken = 0
+        for id in await self._node.store.unfinished():
+            taken += await self._adopt_one(id)
+        return taken
+
+    def _adopt_soon(self, id: str) -> None:
+        self._parked.pop(id, None)
+        task = asyncio.get_running_loop().create_task(self._adopt_later(id), name=f"adopt {id}")
+        self._adoptions.add(task)
+        task.add_done_callback(self._adoptions.discard)
+
+    async def _adopt_later(self, id: str) -> None:
+        for delay in backoff():
+            try:
+                await self._adopt_one(id)
+            except StoreUnavailable:
+                await asyncio.sleep(delay)
+            else:
+                return
+
+    async def _adopt_one(self, id: str) -> bool:
+        lock = self._locks.get(id)
+        if lock is None:
+            lock = self._locks[id] = asyncio.Lock()
+        async with lock:
+            if id in self.queues or self._node.draining:
+                return False
+            row = await self._node.store.session(id)
+            if row is None:
+                return False
+            account = await self._node.store.user(row.user)
+            user = Identity(
+                row.user,
+                admin=account is not None and account.admin,
+                generation=account.generation if account is not None else 0,
+            )
+            try:
+                queue = await self._claim(id, user)
+            except Refusal:
+                return False  # damaged: logged and counted, left alone
+            if queue is None:
+                return False
+            self._enter(queue, None)
+            self._tear_down(queue)
+            return True
+
+    # ---- drain
+
+    async def drain(self, timeout: float) -> list[str]:  # noqa: ASYNC109
+        """Winds all queues up, for at most ``timeout`` seconds plus a second for those that
+        must be stopped. Returns the sessions whose queue could not be wound up."""
+        self._node.draining = True
+        for timer in self._parked.values():
+            timer.cancel()
+        deadline = self._node.now() + timeout
+        queues = list(self.queues.values())
+        logger.info("draining {} sessions, for at most {:g} s", len(queues), timeout)
+        for start in range(0, len(queues), _DRAIN_BATCH):
+            for queue in queues[start : start + _DRAIN_BATCH]:
+                if queue.link is not None:
+                    queue.link.draining(max(deadline - self._node.now(), 0))
+                if queue.mode is Mode.RUN:
+                    queue.turn(Mode.FINISH)
+                self._tear_down(queue)
+            await asyncio.sleep(0)
+        await self._progress(deadline)
+        if self.queues:
+            logger.warning("{} sessions did not finish in time; their rest stays", len(self.queues))
+        for queue in list(self.queues.values()):
+            queue.turn(Mode.STOP)
+            queue.consumer.cancel()
+        if self._teardowns:
+            await asyncio.wait(self._teardowns, timeout=1)
+        return list(self.queues)
+
+    async def _progress(self, deadline: float) -> None:
+        while self._teardowns and (left := deadline - self._node.now()) > 0:
+            _, pending = await asyncio.wait(self._teardowns, timeout=min(left, 1))
+            if pending:
+                sessions, depth = self._live()
+                logger.info("draining: {} sessions left, {} requests", sessions, depth)
+
+    def revoke(self, name: str) -> None:
+        """Cuts the connections of a user who was revoked, deleted or got a new password."""
+        for queue in list(self.queues.values()):
+            if queue.session.user == name and queue.link is not None:
+                queue.link.shut(CloseCode.FORBIDDEN, "forbidden")
+
+    def forgotten(self, sessions: list[str]) -> None:
+        """These sessions expired: what was remembered of them goes too."""
+        for id in sessions:
+            self._counted.pop(id, None)
+            self._tries.pop(id, None)
+
+    async def close(self) -> None:
+        """Ends what still waits for the store, at the very end of the process."""
+        tasks = [*self._teardowns, *self._adoptions]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=0.5)
+
+
+def _gone() -> Refusal:
+    return Refusal("session_gone", "no such session of yours")
+
+
+def _answer(done: asyncio.Future[bool], ok: bool) -> None:
+    if not done.done():
+        done.set_result(ok)

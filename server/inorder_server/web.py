@@ -1,0 +1,224 @@
+"""The HTTP side of the port: what is decided before an upgrade, and the plain routes.
+
+Source: design.md sections 4 and 9; SPEC.md, "Before the upgrade". websockets hands over every
+request here; a response that is returned is sent, None lets the upgrade go on.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from loguru import logger
+from websockets.asyncio.server import ServerConnection
+from websockets.datastructures import Headers
+from websockets.exceptions import NegotiationError
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from inorder.messages import SUBPROTOCOL
+
+from .auth import Auth, Identity
+from .config import Config
+from .gateway import Peer
+from .metrics import Metrics
+from .refusal import Refusal
+
+WS_PATH = "/ws"
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>inorder</title>
+<h1>inorder</h1>
+<p>A WebSocket session server: your requests run one at a time, in order, and none that was
+accepted is ever lost.</p>
+<p>Clients connect to <code>/ws</code>. By hand: <code>wscat -c ws://{host}/ws</code></p>
+<p><a href="/healthz">health</a> · <a href="/readyz">readiness</a>
+· <a href="/metrics">metrics</a></p>
+</html>
+"""
+
+# The refusals of a login, as HTTP has them.
+_STATUS = {
+    "rate_limited": HTTPStatus.TOO_MANY_REQUESTS,
+    "overloaded": HTTPStatus.SERVICE_UNAVAILABLE,
+    "store_unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
+def select_subprotocol(
+    _connection: ServerConnection, offered: Sequence[Subprotocol]
+) -> Subprotocol | None:
+    """Program mode where ``inorder.v1`` is offered, hand mode where nothing is; else 400."""
+    if not offered:
+        return None
+    if SUBPROTOCOL in offered:
+        return Subprotocol(SUBPROTOCOL)
+    raise NegotiationError(f"unknown subprotocol: this server speaks {SUBPROTOCOL}")
+
+
+@dataclass(slots=True)
+class Web:
+    """Answers everything that comes before, or instead of, an upgrade."""
+
+    config: Config
+    auth: Auth
+    metrics: Metrics
+    ready: Callable[[], bool]
+    """Whether new work is taken: false while draining and while the store is away."""
+    draining: Callable[[], bool]
+
+    async def process(self, connection: ServerConnection, request: Request) -> Response | None:
+        """websockets' ``process_request``."""
+        path = urlsplit(request.path).path
+        if path == WS_PATH:
+            return await self._upgrade(connection, request)
+        route = _ROUTES.get(path)
+        if route is None:
+            return _text(HTTPStatus.NOT_FOUND, f"nothing here; WebSockets connect to {WS_PATH}")
+        if request.method not in ("GET", "HEAD"):
+            response = _text(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD")
+            response.headers["Allow"] = "GET, HEAD"
+            return response
+        response = route(self, request)
+        if request.method == "HEAD":
+            response.body = b""
+        return response
+
+    # ---- the upgrade
+
+    async def _upgrade(self, connection: ServerConnection, request: Request) -> Response | None:
+        headers = request.headers
+        if headers.get("Upgrade", "").lower() != "websocket":
+            response = _text(HTTPStatus.UPGRADE_REQUIRED, "this is a WebSocket endpoint")
+            response.headers["Upgrade"] = "websocket"
+            return response
+        if self.draining():
+            return _text(HTTPStatus.SERVICE_UNAVAILABLE, "draining: the server is going down")
+        refused = self._check_origin(headers)
+        if refused is not None:
+            return refused
+        authorization = headers.get("Authorization")
+        if authorization is None:
+            return None
+        try:
+            identity = await self.auth.by_header(authorization, peer_of(connection).address)
+        except Refusal as refusal:
+            self.metrics.logins[refusal.code] += 1
+            return _refused(refusal)
+        self.metrics.logins["ok"] += 1
+        connection.identity = identity  # type: ignore[attr-defined]
+        return None
+
+    def _check_origin(self, headers: Headers) -> Response | None:
+        origin = headers.get("Origin")
+        if origin is None:
+            return None
+        allowed = self.config.server.allowed_origins
+        parts = urlsplit(origin)
+        if origin in allowed or (parts.netloc and parts.netloc == headers.get("Host")):
+            return None
+        if is_loopback(self.config.server.host) and is_loopback(parts.hostname or ""):
+            return None
+        logger.warning(
+            "refused the foreign origin {!r}: [server] allowed_origins in config.toml decides, "
+            "and has {}",
+            origin[:200],
+            allowed,
+        )
+        return _text(HTTPStatus.FORBIDDEN, "this origin is not allowed")
+
+    # ---- the routes
+
+    def _home(self, request: Request) -> Response:
+        host = request.headers.get("Host", "")
+        if not all(c.isalnum() or c in ".:-[]" for c in host):
+            host = ""
+        page = _PAGE.replace("{host}", host or f"{self.config.server.host}")
+        response = _response(HTTPStatus.OK, page.encode(), "text/html; charset=utf-8")
+        response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+        return response
+
+    def _health(self, _request: Request) -> Response:
+        return _text(HTTPStatus.OK, "ok")
+
+    def _readiness(self, _request: Request) -> Response:
+        if self.ready():
+            return _text(HTTPStatus.OK, "ready")
+        why = "draining" if self.draining() else "store_unavailable"
+        return _text(HTTPStatus.SERVICE_UNAVAILABLE, why)
+
+    def _metrics(self, request: Request) -> Response:
+        token = self.config.secrets.metrics_token
+        if token is not None:
+            given = request.headers.get("Authorization", "")
+            if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+                response = _text(HTTPStatus.UNAUTHORIZED, "metrics need their bearer token")
+                response.headers["WWW-Authenticate"] = "Bearer"
+                return response
+        kind = "text/plain; version=0.0.4; charset=utf-8"
+        return _response(HTTPStatus.OK, self.metrics.exposition(), kind)
+
+
+_ROUTES: dict[str, Callable[[Web, Request], Response]] = {
+    "/": Web._home,
+    "/healthz": Web._health,
+    "/readyz": Web._readiness,
+    "/metrics": Web._metrics,
+}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def identity_of(connection: ServerConnection) -> Identity | None:
+    """Who the handshake's Authorization header said it is, if it had one."""
+    return getattr(connection, "identity", None)
+
+
+def peer_of(connection: ServerConnection) -> Peer:
+    """The peer's address, and whether a proxy stands before it."""
+    address = connection.remote_address
+    headers = connection.request.headers if connection.request is not None else Headers()
+    forwarded = "Forwarded" in headers or "X-Forwarded-For" in headers
+    return Peer(str(address[0]) if address else "", forwarded)
+
+
+def _refused(refusal: Refusal) -> Response:
+    status = _STATUS.get(refusal.code, HTTPStatus.UNAUTHORIZED)
+    response = _text(status, f"{refusal.code}: {refusal.message}")
+    if status is HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = 'Basic realm="inorder", charset="UTF-8"'
+    if refusal.after is not None:
+        response.headers["Retry-After"] = str(max(1, round(refusal.after)))
+    return response
+
+
+def _text(status: HTTPStatus, text: str) -> Response:
+    return _response(status, f"{text}\n".encode(), "text/plain; charset=utf-8")
+
+
+def _response(status: HTTPStatus, body: bytes, kind: str) -> Response:
+    headers = Headers(
+        {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            "Connection": "close",
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "no-store",
+        }
+    )
+    return Response(status.value, status.phrase, headers, body)
