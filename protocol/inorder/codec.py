@@ -20,8 +20,9 @@ encode = _encoder.encode
 
 _FRACTION_OR_EXPONENT = re.compile(rb"\d[.eE]")
 
-_client_message = msgspec.json.Decoder(ClientMessage)
-_server_message = msgspec.json.Decoder(ServerMessage)
+_client_message: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
+_server_message: msgspec.json.Decoder[ServerMessage] = msgspec.json.Decoder(ServerMessage)
+_server_messages = msgspec.json.Decoder(list[ServerMessage])
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -70,6 +71,13 @@ def decode_server(frame: str | bytes) -> list[ServerMessage]:
 
     Messages of a type that is not known are skipped: a later server may send them.
     """
+    try:
+        if frame[:1] not in ("[", b"["):
+            return [_server_message.decode(frame)]
+        if messages := _server_messages.decode(frame):
+            return messages
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        pass  # one of them is new or wrong: see which
     found: list[ServerMessage] = []
     for part in split(frame, 1 << 30):
         try:

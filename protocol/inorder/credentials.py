@@ -1,0 +1,81 @@
+"""Who one is: the part of ``hello`` and ``register`` that proves it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from .messages import Hello, Register
+
+Answer = str | tuple[str, str]
+"""A token, or a name with its password."""
+Auth = Callable[[], Answer | Awaitable[Answer]]
+"""Asked before each login, so that a token can be fetched when it is needed."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a program keeps of a session to come back to it (SPEC.md, "Resume").
+
+    ``held``: outcomes up to this seq were taken; ``accepted``: the highest seq that was
+    accepted. Three plain values: ``dataclasses.asdict`` makes them JSON.
+    """
+
+    session: str
+    held: int
+    accepted: int
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A token, or a name and password; with ``register`` the account is made first.
+
+    All empty: the handshake's headers have said who one is.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    register: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.username is None) != (self.password is None):
+            raise ValueError("a username goes with a password")
+        if self.token is not None and self.username is not None:
+            raise ValueError("either a token or a username with a password")
+        if self.register and self.username is None:
+            raise ValueError("register needs a username and a password")
+
+    @classmethod
+    def of(cls, answer: Answer, register: bool = False) -> Credentials:
+        """From what an ``auth`` callable returned."""
+        if isinstance(answer, str):
+            return cls(token=answer, register=register)
+        username, password = answer
+        return cls(username=username, password=password, register=register)
+
+    def greeting(self, resume: State | None, client: str | None) -> Hello | Register:
+        """The first message of a connection."""
+        session = resume.session if resume else None
+        seq = resume.held if resume else None
+        accepted = resume.accepted if resume else None
+        if self.register:
+            assert self.username is not None
+            assert self.password is not None
+            return Register(
+                username=self.username,
+                password=self.password,
+                session=session,
+                seq=seq,
+                accepted=accepted,
+                client=client,
+            )
+        return Hello(
+            token=self.token,
+            username=self.username,
+            password=self.password,
+            session=session,
+            seq=seq,
+            accepted=accepted,
+            client=client,
+        )

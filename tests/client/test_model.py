@@ -1,0 +1,149 @@
+"""The core against the server's numbering rules, refusing at random."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inorder import errors
+from inorder.events import CallAccepted, CallEnded, Ended
+
+FINAL = ("unknown_method", "invalid_params", "forbidden")
+PASSING = ("rate_limited", "overloaded", "store_unavailable", "internal")
+CODES = st.sampled_from([None] * 12 + list(FINAL) + list(PASSING))
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("submit"), st.integers(1, 9)),
+        st.tuples(st.just("arrive"), st.integers(1, 3)),
+        st.tuples(st.just("settle"), st.integers(1, 5)),
+        st.tuples(st.just("answer"), st.integers(1, 5)),
+        st.tuples(st.just("cancel"), st.integers(0, 30)),
+        st.tuples(st.just("wait"), st.sampled_from([0.1, 1.0])),
+    ),
+    max_size=60,
+)
+
+
+class Line:
+    """A core and a model with frames under way in both directions."""
+
+    def __init__(self, bench: Any, model: Any) -> None:
+        self.bench = bench
+        self.model = model
+        self.up: deque[bytes] = deque()
+        self.down: deque[list[dict[str, Any]]] = deque()
+        self.calls: list[Any] = []
+        self.ended: list[Any] = []
+        self.accepted: list[Any] = []
+
+    def pump(self) -> None:
+        self.up += self.bench.frames()
+        for event in self.bench.seen:
+            if type(event) is CallEnded:
+                self.ended.append(event.call)
+            elif type(event) is CallAccepted:
+                self.accepted.append(event.call)
+        self.bench.seen.clear()
+
+    def step(self, what: str, amount: Any) -> None:
+        if what == "submit":
+            for _ in range(amount):
+                call = self.bench.core.submit("echo", len(self.calls))
+                call.watched = True
+                self.calls.append(call)
+        elif what == "cancel":
+            if amount < len(self.calls):
+                self.bench.core.cancel(self.calls[amount])
+        elif what == "wait":
+            self.bench.now += amount
+        else:
+            for _ in range(amount):
+                self.move(what)
+        self.pump()
+
+    def move(self, what: str) -> None:
+        if what == "arrive" and self.up:
+            value = json.loads(self.up.popleft())
+            for message in value if isinstance(value, list) else [value]:
+                self.down.append(self.model.handle(message))
+        elif what == "settle":
+            self.down.append(self.model.settle())
+        elif what == "answer" and self.down and (messages := self.down.popleft()):
+            self.bench.say(*messages)
+
+    def quiet(self) -> None:
+        """Everything arrives, until nothing is left to do."""
+        idle = 0
+        while idle < 3:
+            before = len(self.ended), len(self.model.requests)
+            self.step("wait", 1.0)
+            while self.up:
+                self.move("arrive")
+            self.step("settle", 20)
+            while self.down:
+                self.move("answer")
+            self.pump()
+            busy = self.up or self.down or before != (len(self.ended), len(self.model.requests))
+            idle = 0 if busy else idle + 1
+
+
+@given(
+    steps=STEPS,
+    codes=st.lists(CODES, max_size=60),
+    window=st.integers(1, 40),
+    queue=st.integers(1, 12),
+    unacked=st.integers(1, 40),
+    batch=st.integers(1, 6),
+)
+def test_everything_ends_once_and_in_order(
+    make_bench, model, steps, codes, window, queue, unacked, batch
+):
+    refusals = iter(codes)
+
+    def refuse(request: dict[str, Any]) -> dict[str, Any] | None:
+        code = next(refusals, None)
+        if code is None:
+            return None
+        return {"code": code, "retry": code in PASSING, "after": 0.5}
+
+    far = model(refuse, queue=queue, unacked=unacked)
+    limits = {"queue": queue, "unacked": unacked, "batch": batch}
+    line = Line(make_bench(window=window).open(limits=limits), far)
+    for step in steps:
+        line.step(*step)
+        assert line.bench.core.error is None
+    line.quiet()
+
+    # Everything that was submitted ended, and once.
+    assert len(line.ended) == len(line.calls)
+    assert set(map(id, line.ended)) == set(map(id, line.calls))
+    # Numbers are contiguous, in the order of submission.
+    taken = [c for c in line.calls if c.error is None or c.error.accepted]
+    assert [c.seq for c in taken] == list(range(1, len(far.requests) + 1))
+    assert [c.id for c in taken] == [r["id"] for r in far.requests]
+    # Results are their own, and came in order.
+    assert all(c.result == line.calls.index(c) for c in taken if c.error is None)
+    assert [c for c in line.ended if c in set(taken)] == taken
+    # Whoever waits for acceptance is told, or gets the outcome.
+    assert set(line.accepted) == set(taken)
+    for call in set(line.calls) - set(taken):
+        assert isinstance(call.error, errors.Refused | errors.Cancelled)
+        assert call.error.code in (*FINAL, "cancelled")
+        assert call.error.accepted is False
+    # Limits held.
+    assert far.most <= min(window, queue)
+    assert far.acks == sorted(set(far.acks))
+    assert far.acked == len(taken)
+
+    line.bench.core.close()
+    line.pump()
+    while line.up:
+        line.move("arrive")
+    while line.down:
+        messages = line.down.popleft()
+        events = line.bench.say(*messages) if messages else []
+    assert [e.receipt.accepted for e in events if type(e) is Ended] == [len(taken)]
