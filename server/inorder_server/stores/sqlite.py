@@ -25,9 +25,10 @@ from .port import (
     Write,
 )
 from .sqlite_lock import ServingLock
+from .sqlite_owned import Owned
 from .sqlite_schema import connect, prepare
 from .sqlite_thread import SqliteThread
-from .sqlite_writes import Owned, commit
+from .sqlite_writes import commit
 
 _EXPIRED_AT_ONCE = 50
 

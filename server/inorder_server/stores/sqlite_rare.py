@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from . import sqlite_reads as reads
 from .port import RequestRow, SessionRow, User
+from .sqlite_owned import Owned
 from .sqlite_schema import MAX_SEQ, SEQ_BITS
-from .sqlite_writes import Owned
 
 # A command that no node has read within an hour (ms) concerns nobody any more.
 _COMMAND_LIFE = 3_600_000

@@ -1,7 +1,7 @@
 """What the writer thread does with a group of writes: all of them in one transaction.
 
 Insert and Settle are nearly all there is, so a group's are done together by
-:func:`_together`, which counts on every one matching. Where one doesn't (a fenced session,
+:mod:`.sqlite_batch`, which counts on every one matching. Where one doesn't (a fenced session,
 a write repeated) the transaction is begun anew and :func:`_one_by_one` says exactly what
 matched, in order. The two must agree wherever the first succeeds.
 """
@@ -26,17 +26,15 @@ from .port import (
     Settle,
     Write,
 )
-from .sqlite_schema import MAX_NUMBER, MAX_SEQ, SEQ_BITS
+from .sqlite_batch import apply_together, insert_values
+from .sqlite_owned import Owned
+from .sqlite_schema import MAX_SEQ, SEQ_BITS
 
 _INSERT = """
 INSERT INTO requests (key, attempt, cancel, accepted_ms, id, digest, method, timeout,
                       traceparent, params) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _SETTLE = """
 UPDATE requests SET ending = ?, outcome = ?, settled_ms = ? WHERE key = ? AND ending IS NULL"""
-_ACCEPT = """
-UPDATE sessions SET accepted = ?, open = 1
-WHERE n = ? AND epoch = ? AND accepted = ? AND node = ? AND state = 'live'"""
-_OWN = "SELECT 1 FROM sessions WHERE n = ? AND epoch = ? AND node = ? AND state = 'live'"
 _TALLY = """
 SELECT count(*), total(ending = 'done'), total(ending = 'failed'), total(ending = 'cancelled')
 FROM requests WHERE key > ? AND key <= ?"""
@@ -49,42 +47,6 @@ _DELETE = "DELETE FROM requests WHERE key >= ? AND key <= ?"
 _encode_receipt = msgspec.json.encode
 
 
-class Owned:
-    """What the writer remembers of the sessions that its node owns, and only of those."""
-
-    def __init__(self, node: str) -> None:
-        self.node = node
-        self.numbers: dict[str, int] = {}
-        """Session id to its ``n``, which saves an index look-up a write."""
-        self.was_clean: dict[str, bool] = {}
-        """Of a claim that was made, but whose rows could not be read yet."""
-        self._last_number = 0
-
-    def forget(self, session: str) -> None:
-        self.numbers.pop(session, None)
-        self.was_clean.pop(session, None)
-
-    def next_number(self, db: sqlite3.Connection) -> int:
-        """A number that no session has. They come round after 2**28 sessions."""
-        if not self._last_number:
-            self._last_number = db.execute("SELECT ifnull(max(n), 0) FROM sessions").fetchone()[0]
-        while True:
-            self._last_number = self._last_number % MAX_NUMBER + 1
-            if not db.execute(
-                "SELECT 1 FROM sessions WHERE n = ?", (self._last_number,)
-            ).fetchone():
-                return self._last_number
-
-    def number(self, db: sqlite3.Connection, session: str) -> int | None:
-        n = self.numbers.get(session)
-        if n is None:
-            found = db.execute("SELECT n FROM sessions WHERE id = ?", (session,)).fetchone()
-            if found is None:
-                return None
-            n = self.numbers[session] = found[0]
-        return n
-
-
 def commit(db: sqlite3.Connection, owned: Owned, writes: Sequence[Write]) -> set[str]:
     """Makes ``writes`` durable in order and returns the fenced sessions (see the port)."""
     if not writes:
@@ -93,8 +55,9 @@ def commit(db: sqlite3.Connection, owned: Owned, writes: Sequence[Write]) -> set
     plain = [w for w in writes if w.session not in rare] if rare else writes
     others: Sequence[Write] = [w for w in writes if w.session in rare] if rare else ()
     db.execute("BEGIN IMMEDIATE")
-    if plain and not _together(db, owned, plain):  # type: ignore[arg-type]
-        db.execute("ROLLBACK")
+    if plain and not apply_together(db, owned, plain):  # type: ignore[arg-type]
+        if db.in_transaction:
+            db.execute("ROLLBACK")
         db.execute("BEGIN IMMEDIATE")
         others = writes
     fenced, left = _one_by_one(db, owned, others)
@@ -102,68 +65,6 @@ def commit(db: sqlite3.Connection, owned: Owned, writes: Sequence[Write]) -> set
     for session in fenced | left:
         owned.forget(session)
     return fenced
-
-
-def _together(db: sqlite3.Connection, owned: Owned, writes: Sequence[Insert | Settle]) -> bool:
-    """Does them all at once. False where not every one matched: then nothing may stay."""
-    seen: dict[str, list[int]] = {}  # n, epoch, accepted before, accepted after
-    inserts = []
-    settles = []
-    for w in writes:
-        own = seen.get(w.session)
-        if own is None:
-            n = owned.number(db, w.session)
-            if n is None:
-                return False
-            own = seen[w.session] = [n, w.epoch, -1, -1]
-        elif own[1] != w.epoch:
-            return False
-        base = own[0] << SEQ_BITS
-        if type(w) is Insert:
-            row = w.row
-            seq = row.seq
-            if own[3] < 0:
-                own[2] = seq - 1
-            elif own[3] != seq - 1:
-                return False
-            own[3] = seq
-            inserts.append(_values(base, w))
-        else:
-            assert type(w) is Settle
-            settles.append((w.ending, w.body, w.at_ms, base | w.seq))
-    node = owned.node
-    raised = []
-    for n, epoch, before, after in seen.values():
-        if after > MAX_SEQ:
-            return False
-        if after >= 0:
-            raised.append((after, n, epoch, before, node))
-        elif db.execute(_OWN, (n, epoch, node)).fetchone() is None:
-            return False
-    try:
-        return (
-            (not raised or db.executemany(_ACCEPT, raised).rowcount == len(raised))
-            and (not inserts or db.executemany(_INSERT, inserts).rowcount == len(inserts))
-            and (not settles or db.executemany(_SETTLE, settles).rowcount == len(settles))
-        )
-    except sqlite3.IntegrityError:
-        return False
-
-
-def _values(base: int, w: Insert) -> tuple[Any, ...]:
-    row = w.row
-    return (
-        base | row.seq,
-        row.attempt,
-        row.cancel,
-        row.accepted_ms,
-        row.id,
-        row.digest,
-        row.method,
-        row.timeout,
-        row.traceparent,
-        row.params,
-    )
 
 
 # ---- in order, exactly
@@ -177,6 +78,7 @@ class _Session:
     attach: int
     node: str | None
     accepted: int
+    settled: int
     acked: int
     state: str
     left_ms: int
@@ -188,14 +90,15 @@ class _Session:
         self.db = db
         self.base = n << SEQ_BITS
         self.n = n
-        self.user, self.epoch, self.attach, self.node, self.accepted, self.acked = values[:6]
-        self.state, self.left_ms, self.clean, self.open, self.receipt = values[6:]
+        self.user, self.epoch, self.attach, self.node = values[:4]
+        self.accepted, self.settled, self.acked, self.state, self.left_ms = values[4:9]
+        self.clean, self.open, self.receipt = values[9:]
 
     @classmethod
     def load(cls, db: sqlite3.Connection, n: int | None) -> _Session | None:
         values = db.execute(
-            "SELECT user, epoch, attach, node, accepted, acked, state, left_ms, clean, open,"
-            " receipt FROM sessions WHERE n = ?",
+            "SELECT user, epoch, attach, node, accepted, settled, acked, state, left_ms, clean,"
+            " open, receipt FROM sessions WHERE n = ?",
             (n,),
         ).fetchone()
         return None if n is None or values is None else cls(db, n, values)
@@ -284,7 +187,7 @@ def _create(db: sqlite3.Connection, owned: Owned, w: Create) -> bool:
 def _insert(s: _Session, w: Insert) -> bool:
     seq = w.row.seq
     if seq == s.accepted + 1 and seq <= MAX_SEQ:
-        s.db.execute(_INSERT, _values(s.base, w))
+        s.db.execute(_INSERT, insert_values(s.base, w))
         s.db.execute("UPDATE sessions SET accepted = ?, open = 1 WHERE n = ?", (seq, s.n))
         s.accepted = seq
         return True
@@ -297,10 +200,14 @@ def _insert(s: _Session, w: Insert) -> bool:
 
 
 def _settle(s: _Session, w: Settle) -> bool:
-    if w.seq <= s.acked:
-        return True
     key = s.base | w.seq
-    if s.db.execute(_SETTLE, (w.ending, w.body, w.at_ms, key)).rowcount:
+    if w.seq == s.settled + 1:
+        if not s.db.execute(_SETTLE, (w.ending, w.body, w.at_ms, key)).rowcount:
+            return False
+        s.db.execute("UPDATE sessions SET settled = ? WHERE n = ?", (w.seq, s.n))
+        s.settled = w.seq
+        return True
+    if w.seq <= s.acked:
         return True
     there = s.db.execute("SELECT ending, outcome FROM requests WHERE key = ?", (key,)).fetchone()
     return bool(there == (w.ending, w.body))
