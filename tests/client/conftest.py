@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 
 from inorder.core import Core
 from inorder.credentials import Credentials, State
@@ -296,11 +297,13 @@ async def far_end() -> AsyncIterator[Callable[..., Any]]:
             async def handle(socket: ServerConnection) -> None:
                 try:
                     await script(Peer(socket))
+                except ConnectionClosed:
+                    pass
                 except Exception as exc:
                     failures.append(exc)
                     raise
 
-            options = {"subprotocols": ["inorder.v1"], **options}
+            options = {"subprotocols": ["inorder.v1"], "close_timeout": 0.2, **options}
             server = await stack.enter_async_context(serve(handle, "127.0.0.1", 0, **options))
             return f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/ws"
 

@@ -76,10 +76,9 @@ class Line:
             self.bench.say(*messages)
 
     def quiet(self) -> None:
-        """Everything arrives, until nothing is left to do."""
-        idle = 0
-        while idle < 3:
-            before = len(self.ended), len(self.model.requests)
+        """Time goes on and everything arrives, until all has ended and is acknowledged."""
+        more = 3
+        for _ in range(200):
             self.step("wait", 1.0)
             while self.up:
                 self.move("arrive")
@@ -87,8 +86,9 @@ class Line:
             while self.down:
                 self.move("answer")
             self.pump()
-            busy = self.up or self.down or before != (len(self.ended), len(self.model.requests))
-            idle = 0 if busy else idle + 1
+            more -= len(self.ended) == len(self.calls)
+            if not more:
+                return
 
 
 @given(
