@@ -10,26 +10,21 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
-from enum import Enum
 
 from loguru import logger
-from msgspec import Raw, Struct
+from msgspec import Struct
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from inorder import codec
-from inorder.codes import ERROR_CODES, CloseCode
+from inorder.codes import CloseCode
 from inorder.messages import (
     MAX_INT,
-    Accepted,
     Ack,
     Bye,
     ByeReceipt,
     Cancel,
-    Cancelling,
     ClientMessage,
-    Draining,
-    Error,
     Hello,
     Hint,
     Limits,
@@ -37,8 +32,6 @@ from inorder.messages import (
     MethodsReport,
     Ping,
     Pong,
-    Progress,
-    Receipt,
     Register,
     Request,
     Status,
@@ -49,12 +42,11 @@ from inorder.messages import (
 from . import handmode
 from .auth import Auth, Identity
 from .node import Node
-from .outbox import Outbox
 from .queue import Queue
 from .refusal import Refusal
 from .registry import Ended, Opened, Registry
-from .session import Entry, Refused
 from .stores.port import Outcome
+from .voice import Phase, Voice
 
 # Before login a peer is nobody: it gets no more memory than a hello needs.
 HELLO_BYTES = 4096
@@ -63,14 +55,6 @@ _MOST_FAILED_LOGINS = 10
 _MOST_BAD_MESSAGES = 100
 # A fresh token is sent when a tenth of the old one's life is left.
 _TOKEN_LIFE = 0.9
-
-
-class Phase(Enum):
-    """Where a connection stands; it only moves down this list."""
-
-    GREETING = 1  # not logged in
-    OPEN = 2  # attached to a session
-    CLOSED = 3  # nothing that still comes in counts
 
 
 @dataclass(slots=True)
@@ -119,36 +103,34 @@ class Peer:
     forwarded: bool
 
 
-class Connection:
-    """One WebSocket. It is its queue's link (see :class:`inorder_server.queue.Link`)."""
+class Connection(Voice):
+    """One WebSocket: what comes in goes to its queue, what goes out it has from Voice."""
 
     def __init__(
         self, edge: Edge, socket: ServerConnection, identity: Identity | None, peer: Peer
     ) -> None:
+        super().__init__(socket, edge.node.metrics, batch=edge.node.config.limits.batch)
         self._edge = edge
         self._node = edge.node
-        self._socket = socket
         self._identity = identity
         self._peer = peer
         self._hand = socket.subprotocol is None
         self._first = True
-        self._phase = Phase.GREETING
         self._queue: Queue | None = None
         self._failed_logins = 0
         self._bad_messages = 0
         self._timer: asyncio.TimerHandle | None = None
-        self.outbox = Outbox(socket, batch=edge.node.config.limits.batch)
         self.outbox.arrays = not self._hand
         self._log = logger.bind(peer=peer.address)
 
     def _closed(self) -> bool:
         """Asked anew after every await: another task may have closed it meanwhile."""
-        return self._phase is Phase.CLOSED
+        return self.phase is Phase.CLOSED
 
     @property
     def greeting(self) -> bool:
         """Whether nobody has logged in yet."""
-        return self._phase is Phase.GREETING
+        return self.phase is Phase.GREETING
 
     # ---- the reader
 
@@ -183,12 +165,12 @@ class Connection:
             if self._identity is not None:
                 await self._attach(Hello())
             else:
-                self._put(Hint(message=handmode.HINT))
+                self.put(Hint(message=handmode.HINT))
         return True
 
     async def _read(self) -> None:
         socket = self._socket
-        while self._phase is not Phase.CLOSED:
+        while self.phase is not Phase.CLOSED:
             frame = await socket.recv()
             if isinstance(frame, bytes):
                 self.shut(CloseCode.BINARY, "binary")
@@ -228,30 +210,30 @@ class Connection:
         if isinstance(parsed, handmode.Help):
             identity = self._identity
             lines = self._node.methods.lines(identity is not None and identity.admin)
-            for text in handmode.help_lines(lines if self._phase is Phase.OPEN else []):
-                self._put(Hint(message=text))
+            for text in handmode.help_lines(lines if self.phase is Phase.OPEN else []):
+                self.put(Hint(message=text))
         elif isinstance(parsed, handmode.Resume):
             await self._switch(parsed)
         elif parsed is not None:
             await self._message(parsed)
 
     def _malformed(self, exc: codec.Malformed) -> None:
-        if self._phase is Phase.GREETING and exc.of not in (None, "hello", "register"):
-            self._unauthenticated(exc.of, exc.id)
+        if self.phase is Phase.GREETING and exc.of not in (None, "hello", "register"):
+            self.unauthenticated(exc.of, exc.id)
         else:
-            self._error(exc.code, exc.message, of=exc.of, id=exc.id)
+            self.error(exc.code, exc.message, of=exc.of, id=exc.id)
         self._bad_messages += 1
         if self._bad_messages > _MOST_BAD_MESSAGES:
             self.outbox.finish(CloseCode.BAD_MESSAGE, "bad_message")
-            self._phase = Phase.CLOSED
+            self.phase = Phase.CLOSED
 
     # ---- messages
 
     async def _message(self, message: ClientMessage) -> None:
         self._bad_messages = 0
         queue = self._queue
-        if self._phase is not Phase.OPEN or queue is None:
-            if self._phase is Phase.GREETING:
+        if self.phase is not Phase.OPEN or queue is None:
+            if self.phase is Phase.GREETING:
                 await self._login(message)
             return
         if isinstance(message, Request):
@@ -259,21 +241,21 @@ class Connection:
         elif isinstance(message, Ack):
             queue.acknowledge(message.seq)
         elif isinstance(message, Ping):
-            self._put(Pong(data=message.data))
+            self.put(Pong(data=message.data))
         elif isinstance(message, Cancel):
             queue.cancel(message.id)
         elif isinstance(message, Status):
-            self._put(queue.status(message.from_))
+            self.put(queue.status(message.from_))
         elif isinstance(message, Methods):
-            self._put(MethodsReport(methods=self._node.methods.lines(queue.user.admin)))
+            self.put(MethodsReport(methods=self._node.methods.lines(queue.user.admin)))
         elif isinstance(message, Bye):
             self._bye(queue, message)
         else:
-            self._error("bad_message", "one hello a connection", of=_type(message))
+            self.error("bad_message", "one hello a connection", of=_type(message))
 
     def _bye(self, queue: Queue, message: Bye) -> None:
         if queue.closing:
-            self._error("closing", "bye was said", of="bye")
+            self.error("closing", "bye was said", of="bye")
             return
         if self._hand:
             queue.acknowledge(MAX_INT)
@@ -283,7 +265,7 @@ class Connection:
 
     async def _login(self, message: ClientMessage) -> None:
         if not isinstance(message, Hello | Register):
-            self._unauthenticated(_type(message), getattr(message, "id", None))
+            self.unauthenticated(_type(message), getattr(message, "id", None))
             return
         of = _type(message)
         try:
@@ -292,14 +274,14 @@ class Connection:
             self._identity = await self._authenticate(message)
         except Refusal as refusal:
             self._node.metrics.logins[refusal.code] += 1
-            self._refusal(of, refusal)
+            self.refusal(of, refusal)
             self._failed_logins += 1
             if self._failed_logins > _MOST_FAILED_LOGINS:
                 self.outbox.finish(CloseCode.UNAUTHENTICATED, "unauthenticated")
-                self._phase = Phase.CLOSED
+                self.phase = Phase.CLOSED
             return
         self._node.metrics.logins["ok"] += 1
-        if self._phase is Phase.GREETING:
+        if self.phase is Phase.GREETING:
             await self._attach(message)
 
     async def _authenticate(self, message: Hello | Register) -> Identity:
@@ -353,20 +335,20 @@ class Connection:
 
     def _not_attached(self, of: str, exc: Refusal | Ended) -> None:
         if isinstance(exc, Ended):
-            self._put(ByeReceipt(receipt=exc.receipt))
+            self.put(ByeReceipt(receipt=exc.receipt))
             self.outbox.finish(CloseCode.DONE, "done")
         else:
-            self._refusal(of, exc)
+            self.refusal(of, exc)
             code = CloseCode.SESSION_GONE
             if exc.code == "store_unavailable":
                 code = CloseCode.STORE_UNAVAILABLE
             self.outbox.finish(code, exc.code)
-        self._phase = Phase.CLOSED
+        self.phase = Phase.CLOSED
 
     def _welcome(self, opened: Opened, identity: Identity, message: Hello | Register) -> None:
         config, session = self._node.config, opened.queue.session
         self._queue = opened.queue
-        self._phase = Phase.OPEN
+        self.phase = Phase.OPEN
         self._socket.protocol.max_message_size = config.limits.message_bytes
         if self._timer is not None:
             self._timer.cancel()
@@ -392,7 +374,7 @@ class Connection:
                 ping=config.server.ping_interval,
             )
             self._renew_token_later(welcome.expires_in)
-        self._put(welcome)
+        self.put(welcome)
         self._follow(opened)
         self._log = logger.bind(peer=self._peer.address, user=identity.name, session=session.id)
         client = f" ({message.client})" if isinstance(message, Hello) and message.client else ""
@@ -409,14 +391,14 @@ class Connection:
     async def _switch(self, resume: handmode.Resume) -> None:
         """``.resume``: leaves the fresh session that the login made for an older one."""
         identity, fresh = self._identity, self._queue
-        if self._phase is not Phase.OPEN or fresh is None or identity is None:
-            self._unauthenticated("resume", None)
+        if self.phase is not Phase.OPEN or fresh is None or identity is None:
+            self.unauthenticated("resume", None)
             return
         if fresh.session.last:
-            self._error("bad_message", ".resume comes first, before any request", of="resume")
+            self.error("bad_message", ".resume comes first, before any request", of="resume")
             return
         if resume.session == fresh.session.id:
-            self._error("bad_message", "this is the session you are in", of="resume")
+            self.error("bad_message", "this is the session you are in", of="resume")
             return
         registry = self._edge.registry
         try:
@@ -424,10 +406,10 @@ class Connection:
                 identity, self, session=resume.session, seq=resume.seq, accepted=None
             )
         except Ended as exc:
-            self._put(ByeReceipt(receipt=exc.receipt))
+            self.put(ByeReceipt(receipt=exc.receipt))
             return
         except Refusal as refusal:
-            self._refusal("resume", refusal)
+            self.refusal("resume", refusal)
             return
         registry.detach(fresh, self)
         if self._closed():
@@ -443,7 +425,7 @@ class Connection:
     def _renew_token(self) -> None:
         if self._identity is not None:
             token, expires_in = self._edge.auth.issue(self._identity)
-            self._put(Token(token=token, expires_in=expires_in))
+            self.put(Token(token=token, expires_in=expires_in))
             self._renew_token_later(expires_in)
 
     def _hello_timeout(self) -> None:
@@ -453,7 +435,7 @@ class Connection:
 
     def _leave(self) -> None:
         """The socket is gone: first that, then the slower rest."""
-        self._phase = Phase.CLOSED
+        self.phase = Phase.CLOSED
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -468,88 +450,6 @@ class Connection:
         per_user[identity.name] -= 1
         if not per_user[identity.name]:
             del per_user[identity.name]
-
-    # ---- what the queue says (its Link)
-
-    def accepted(self, entry: Entry, ahead: int) -> None:
-        self.outbox.accepted(
-            Accepted(id=entry.id, seq=entry.seq, ahead=ahead), cumulative=entry.numbered
-        )
-
-    def progress(self, entry: Entry, attempt: int, n: int, body: bytes) -> None:
-        message = Progress(id=entry.id, seq=entry.seq, attempt=attempt, n=n, progress=Raw(body))
-        self.outbox.progress(codec.encode(message))
-
-    def outcome(self, outcome: Outcome) -> None:
-        self.outbox.outcome(outcome)
-
-    def repeat(self, seq: int) -> None:
-        self.outbox.repeat(seq)
-
-    def cancelling(self, entry: Entry) -> None:
-        if self._phase is Phase.OPEN:
-            self._put(Cancelling(id=entry.id, seq=entry.seq))
-
-    def refused(self, of: str, refused: Refused, id: str | None) -> None:
-        self._put(
-            Error(
-                code=refused.code,
-                message=refused.message,
-                retry=ERROR_CODES[refused.code].retry,
-                of=of,
-                id=id,
-                after=refused.after,
-                details=refused.details,
-            )
-        )
-
-    def draining(self, deadline: float) -> None:
-        if self._phase is Phase.OPEN:
-            self._put(Draining(deadline=round(deadline, 3)))
-
-    def farewell(self, receipt: Receipt) -> None:
-        self._put(ByeReceipt(receipt=receipt))
-        self.finish(CloseCode.DONE, "done")
-
-    def finish(self, code: CloseCode, reason: str) -> None:
-        self._phase = Phase.CLOSED
-        self.outbox.finish(code, reason)
-
-    def shut(self, code: CloseCode, reason: str) -> None:
-        self._phase = Phase.CLOSED
-        self.outbox.shut(code, reason)
-
-    def abort(self) -> None:
-        """Cut the connection: its peer does not answer the close."""
-        self._socket.transport.abort()
-
-    # ---- what it says itself
-
-    def _put(self, message: Struct) -> None:
-        self.outbox.put(codec.encode(message))
-
-    def _unauthenticated(self, of: str | None, id: str | None) -> None:
-        self._error("unauthenticated", "log in first", of=of, id=id)
-
-    def _refusal(self, of: str, refusal: Refusal) -> None:
-        self._node.metrics.refused[refusal.code] += 1
-        self._put(
-            Error(
-                code=refusal.code,
-                message=refusal.message,
-                retry=ERROR_CODES[refusal.code].retry,
-                of=of,
-                after=refusal.after,
-                details=refusal.details,
-            )
-        )
-
-    def _error(
-        self, code: str, message: str, *, of: str | None = None, id: str | None = None
-    ) -> None:
-        self._node.metrics.refused[code] += 1
-        retry = ERROR_CODES[code].retry
-        self._put(Error(code=code, message=message, retry=retry, of=of, id=id))
 
 
 def _type(message: Struct) -> str:

@@ -123,7 +123,10 @@ class Journal:
         while True:
             try:
                 fenced = await self._store.commit(writes)
-            except StoreUnavailable as exc:
+            except Exception as exc:
+                if not isinstance(exc, StoreUnavailable):
+                    # A fault of ours: nothing may be lost for it, so it is tried again too.
+                    logger.opt(exception=exc).error("a commit failed")
                 if delays is None:
                     delays = self._delays()
                     self._bytes += size

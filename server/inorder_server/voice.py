@@ -1,0 +1,129 @@
+"""What the server says on one connection: its queue's link, and its errors.
+
+Source: SPEC.md, "Messages". Nothing here waits: everything goes to the outbox.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from msgspec import Raw, Struct
+from websockets.asyncio.server import ServerConnection
+
+from inorder import codec
+from inorder.codes import ERROR_CODES, CloseCode
+from inorder.messages import (
+    Accepted,
+    ByeReceipt,
+    Cancelling,
+    Draining,
+    Error,
+    Progress,
+    Receipt,
+)
+
+from .metrics import Metrics
+from .outbox import Outbox
+from .refusal import Refusal
+from .session import Entry, Refused
+from .stores.port import Outcome
+
+
+class Phase(Enum):
+    """Where a connection stands; it only moves down this list."""
+
+    GREETING = 1  # not logged in
+    OPEN = 2  # attached to a session
+    CLOSED = 3  # nothing that still comes in counts
+
+
+class Voice:
+    """Satisfies :class:`inorder_server.queue.Link`."""
+
+    def __init__(self, socket: ServerConnection, metrics: Metrics, *, batch: int) -> None:
+        self.phase = Phase.GREETING
+        self.outbox = Outbox(socket, batch=batch)
+        self._socket = socket
+        self._metrics = metrics
+
+    # ---- what the queue says (its Link)
+
+    def accepted(self, entry: Entry, ahead: int) -> None:
+        self.outbox.accepted(
+            Accepted(id=entry.id, seq=entry.seq, ahead=ahead), cumulative=entry.numbered
+        )
+
+    def progress(self, entry: Entry, attempt: int, n: int, body: bytes) -> None:
+        message = Progress(id=entry.id, seq=entry.seq, attempt=attempt, n=n, progress=Raw(body))
+        self.outbox.progress(codec.encode(message))
+
+    def outcome(self, outcome: Outcome) -> None:
+        self.outbox.outcome(outcome)
+
+    def repeat(self, seq: int) -> None:
+        self.outbox.repeat(seq)
+
+    def cancelling(self, entry: Entry) -> None:
+        if self.phase is Phase.OPEN:
+            self.put(Cancelling(id=entry.id, seq=entry.seq))
+
+    def refused(self, of: str, refused: Refused, id: str | None) -> None:
+        self.put(
+            Error(
+                code=refused.code,
+                message=refused.message,
+                retry=ERROR_CODES[refused.code].retry,
+                of=of,
+                id=id,
+                after=refused.after,
+                details=refused.details,
+            )
+        )
+
+    def draining(self, deadline: float) -> None:
+        if self.phase is Phase.OPEN:
+            self.put(Draining(deadline=round(deadline, 3)))
+
+    def farewell(self, receipt: Receipt) -> None:
+        self.put(ByeReceipt(receipt=receipt))
+        self.finish(CloseCode.DONE, "done")
+
+    def finish(self, code: CloseCode, reason: str) -> None:
+        self.phase = Phase.CLOSED
+        self.outbox.finish(code, reason)
+
+    def shut(self, code: CloseCode, reason: str) -> None:
+        self.phase = Phase.CLOSED
+        self.outbox.shut(code, reason)
+
+    def abort(self) -> None:
+        """Cut the connection: its peer does not answer the close."""
+        self._socket.transport.abort()
+
+    # ---- what it says itself
+
+    def put(self, message: Struct) -> None:
+        self.outbox.put(codec.encode(message))
+
+    def unauthenticated(self, of: str | None, id: str | None) -> None:
+        self.error("unauthenticated", "log in first", of=of, id=id)
+
+    def refusal(self, of: str, refusal: Refusal) -> None:
+        self._metrics.refused[refusal.code] += 1
+        self.put(
+            Error(
+                code=refusal.code,
+                message=refusal.message,
+                retry=ERROR_CODES[refusal.code].retry,
+                of=of,
+                after=refusal.after,
+                details=refusal.details,
+            )
+        )
+
+    def error(
+        self, code: str, message: str, *, of: str | None = None, id: str | None = None
+    ) -> None:
+        self._metrics.refused[code] += 1
+        retry = ERROR_CODES[code].retry
+        self.put(Error(code=code, message=message, retry=retry, of=of, id=id))
