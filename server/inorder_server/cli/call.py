@@ -44,21 +44,27 @@ def call(
     PARAMS is JSON; what isn't is taken as a string.
     """
     argument = None if params is None else _params(params)
-    login: dict[str, str] = {}
+    token, password = os.environ.get("INORDER_TOKEN"), None
     if username is not None:
-        login = {"username": username, "password": read_password(from_stdin)}
-    elif token := os.environ.get("INORDER_TOKEN"):
-        login = {"token": token}
-    else:
+        token, password = None, read_password(from_stdin)
+    elif not token:
         raise click.UsageError("who are you? Give --user, or set INORDER_TOKEN")
 
     async def work() -> Any:
-        async with inorder.connect(url or default_url(config), **login) as session:
-            result = await session.submit(method, argument, timeout=timeout)
-            await session.close()
-            return result
+        async with inorder.connect(
+            url or default_url(config), token=token, username=username, password=password
+        ) as session:
+            try:
+                return await session.submit(method, argument, timeout=timeout)
+            except (inorder.Refused, inorder.RequestFailed) as exc:
+                failed = exc
+        # The session has ended as it should: nobody will come back to it.
+        raise failed
 
-    result = asyncio.run(work())
+    try:
+        result = asyncio.run(work())
+    except ValueError as exc:  # the URL
+        raise click.ClickException(str(exc)) from None
     if as_json:
         print_json(result)
     else:

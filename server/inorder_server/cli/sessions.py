@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
 import msgspec
 
 from ..config import Config
+from ..logs import one_line
 from ..stores.port import RequestRow, SessionRow, Store, Tally
 from .group import configured, json_option
 from .output import print_json, print_table, when
@@ -114,10 +116,27 @@ def verify(config: Config, as_json: bool) -> int:
     """Check the whole journal: one outcome each, no duplicates, receipts that add up."""
     from ..verify import audit
 
-    report = with_store(config, audit)
+    report = msgspec.to_builtins(with_store(config, audit))
     if as_json:
         print_json(report)
-    else:
-        for line in report.lines():
-            click.echo(line)
-    return 1 if report.findings else 0
+        return 1 if report["findings"] else 0
+    findings = report.pop("findings")
+    for name, value in _flat(report):
+        click.echo(f"{name}: {value}")
+    for finding in findings:
+        words = finding if isinstance(finding, str) else ", ".join(map(_pair, _flat(finding)))
+        click.echo(f"FOUND {one_line(words)}")
+    click.echo("the journal is not as promised" if findings else "the journal is as promised")
+    return 1 if findings else 0
+
+
+def _flat(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value)
+        else:
+            yield key, value
+
+
+def _pair(named: tuple[str, Any]) -> str:
+    return f"{named[0]} {named[1]}"

@@ -1,0 +1,156 @@
+"""``inorder sessions``, ``requests list`` and ``verify``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from msgspec import Struct
+
+from inorder.messages import Receipt
+from inorder_server.stores.port import (
+    Acknowledge,
+    Create,
+    End,
+    Insert,
+    MarkCancel,
+    RequestRow,
+    Settle,
+    Store,
+    Write,
+)
+from inorder_server.stores.sqlite import SqliteStore
+
+
+def row(seq: int, params: bytes | None = b"[1]") -> Insert:
+    return Insert("s1", 1, RequestRow(seq, f"r\x1b{seq}", b"d", "echo", params, 1000 * seq))
+
+
+def journal(writes: Sequence[Write]) -> None:
+    async def write() -> None:
+        store = SqliteStore(Path("inorder.db"))
+        await store.open("node")
+        assert await store.commit(writes) == set()
+        await store.close()
+
+    asyncio.run(write())
+
+
+@pytest.fixture(autouse=True)
+def _journal(folder: Path) -> None:
+    """s1 has one request acknowledged, one done, one failed, one cancelling, one waiting; s2
+    has ended with one done."""
+    receipt = Receipt("s2", 1, 1, 0, 0, 0, True)
+    second = RequestRow(1, "a", b"d", "echo", None, 1)
+    journal(
+        [
+            Create("s1", "eve", 1, 1, "node", 1),
+            *(row(seq) for seq in range(1, 5)),
+            row(5, None),
+            MarkCancel("s1", 1, 4),
+            Settle("s1", 1, 1, "done", b"1", 5000),
+            Acknowledge("s1", 1, 1, 100),
+            Settle("s1", 1, 2, "done", b'{"x":1}', 6000),
+            Settle("s1", 1, 3, "failed", b'{"code":"c","message":"m"}', 7000),
+            Create("s2", "bob", 1, 1, "node", 2),
+            Insert("s2", 1, second),
+            Settle("s2", 1, 1, "done", b"1", 3),
+            End("s2", 1, 1, receipt, 4),
+        ]
+    )
+
+
+def test_sessions(cli: Any) -> None:
+    header, *rows = [line.split() for line in cli("sessions").stdout.splitlines()]
+    assert header[:4] == ["session", "user", "state", "accepted"]
+    assert {row[0]: row[1:8] for row in rows} == {
+        "s1": ["eve", "live", "5", "2", "1", "0", "2"],
+        "s2": ["bob", "ended", "1", "1", "0", "0", "0"],
+    }
+
+
+def test_sessions_for_machines(answer: Any) -> None:
+    found = {one["id"]: one for one in answer("sessions")}
+    assert (found["s1"]["accepted"], found["s1"]["done"], found["s1"]["pending"]) == (5, 2, 2)
+    assert found["s2"]["receipt"]["verified"] is True
+    assert [one["id"] for one in answer("sessions --user bob")] == ["s2"]
+    assert answer("sessions --user nobody") == []
+
+
+def test_requests(cli: Any) -> None:
+    header, *rows = [line.split() for line in cli("requests list s1").stdout.splitlines()]
+    assert header == ["seq", "id", "method", "state", "attempt", "when"]
+    assert [(row[0], row[1]) for row in rows] == [(str(n), f"r\\x1b{n}") for n in range(1, 6)]
+    states = [row[3] if row[2] == "echo" else row[2] for row in rows]
+    assert states == ["acknowledged", "done", "failed", "cancelling", "waiting"]
+    assert rows[1][-1] == "00:00:06"
+    assert rows[4][-1] == "00:00:05"
+
+
+def test_requests_for_machines(answer: Any) -> None:
+    first, done, failed, cancelling, waiting = answer("requests list s1")
+    assert first == {"seq": 1, "id": "r\x1b1", "state": "acknowledged"}
+    assert (done["params"], done["result"], done["settled_ms"]) == ([1], {"x": 1}, 6000)
+    assert failed["error"] == {"code": "c", "message": "m"}
+    assert cancelling["state"] == "cancelling"
+    assert "params" not in waiting
+    assert "result" not in waiting
+    assert [one["seq"] for one in answer("requests list s1 --after 3")] == [4, 5]
+
+
+def test_a_session_that_never_was(failed: Any) -> None:
+    assert failed("requests list nope") == "nope: no such session"
+
+
+class Report(Struct):
+    counts: dict[str, int]
+    findings: list[Any]
+
+
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch) -> Report:
+    """What the audit will say."""
+    report = Report({"sessions": 2, "requests": 6}, [])
+
+    async def audit(store: Store) -> Report:
+        assert len(await store.sessions()) == 2
+        return report
+
+    module = ModuleType("inorder_server.verify")
+    module.audit = audit  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "inorder_server.verify", module)
+    return report
+
+
+def test_verify(report: Report, cli: Any, answer: Any) -> None:
+    result = cli("verify")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "sessions: 2\nrequests: 6\nthe journal is as promised\n"
+    assert answer("verify") == {"counts": {"sessions": 2, "requests": 6}, "findings": []}
+
+
+def test_verify_finds_something(report: Report, cli: Any) -> None:
+    report.findings += ["s1: a\nb", {"session": "s1", "at": {"seq": 3}}]
+    result = cli("verify")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[2:] == [
+        "FOUND s1: a\\nb",
+        "FOUND session s1, seq 3",
+        "the journal is not as promised",
+    ]
+    result = cli("verify --json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["findings"][1]["session"] == "s1"
+
+
+def test_without_a_database(report: Report, folder: Path, failed: Any) -> None:
+    for line in ("sessions", "requests list x", "verify"):
+        assert failed(f"{line} --store sqlite:///none.db") == (
+            f"{folder / 'none.db'}: no such database"
+        )
