@@ -202,7 +202,7 @@ def handshake(status: int, said: str) -> InorderError:
         return LoginFailed("forbidden", message)
     if status == 503:
         return ConnectionLost("draining", message, retry=True)
-    return ConnectionLost("unreachable", message, retry=status >= 500)
+    return ConnectionLost("unreachable", message, retry=status != 400)
 
 
 __all__ = [

@@ -21,6 +21,7 @@ from .events import (
     CallEnded,
     CallProgress,
     CancelAnswered,
+    Ended,
     LoginRefused,
     Lost,
     Opened,
@@ -289,6 +290,9 @@ class Session:
                 _resolve(event.ask.owner, event.answer)
             elif isinstance(event, StateChanged):
                 self._tell(event.name)
+            elif isinstance(event, Ended):
+                if not event.receipt.verified:
+                    log.error("the server's two countings differ: %r", event.receipt)
             elif isinstance(event, OutcomeCame):
                 self._outcome_came.set()
             elif isinstance(event, Opened):

@@ -118,6 +118,7 @@ class Model:
         self.said_bye: str | None = None
         self.most = 0
         self.acks: list[int] = []
+        self.verified = True
 
     def handle(self, message: dict[str, Any]) -> list[dict[str, Any]]:
         return getattr(self, "_" + message["type"])(message)  # type: ignore[no-any-return]
@@ -223,7 +224,7 @@ class Model:
             "failed": 0,
             "cancelled": cancelled,
             "pending": 0,
-            "verified": True,
+            "verified": self.verified,
         }
 
 

@@ -57,6 +57,7 @@ def test_close_codes(code, reason, kind, word, retry):
         (401, errors.LoginFailed, "unauthenticated", False),
         (403, errors.LoginFailed, "forbidden", False),
         (503, errors.ConnectionLost, "draining", True),
+        (429, errors.ConnectionLost, "unreachable", True),
         (502, errors.ConnectionLost, "unreachable", True),
         (400, errors.ConnectionLost, "unreachable", False),
     ],

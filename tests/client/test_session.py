@@ -250,6 +250,15 @@ async def test_on_state_may_raise(served, caplog):
     ]
 
 
+async def test_a_receipt_that_does_not_hold_is_an_error(served, caplog):
+    far, url = await served()
+    far.verified = False
+    async with inorder.connect(url, token="x"):
+        pass
+    (record,) = caplog.records
+    assert "countings differ" in record.message
+
+
 async def test_no_task_is_left(served):
     _, url = await served()
     async with inorder.connect(url, token="x"):
