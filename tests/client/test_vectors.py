@@ -23,7 +23,7 @@ CONVERSATIONS = load()
 SAMPLES = {
     "$string": "words",
     "$int": 1,
-    "$number": 1.5,
+    "$number": 1.0,
     "$bool": True,
     "$object": {},
     "$array": [],
