@@ -132,14 +132,12 @@ class Sending:
 
     def cancel(self, call: Call) -> bool | None:
         """Asks that a call be cancelled. Returns whether it is, where that is known at once;
-        else :class:`CancelAnswered` follows. Raises the session's error where it is over."""
+        else :class:`CancelAnswered` follows."""
         if call.place is Place.ENDED:
             return isinstance(call.error, errors.Cancelled)
         if call.place is Place.UNSENT:
             self._end(call, errors.Cancelled("cancelled", "cancelled unsent", accepted=False))
             return True
-        if self.phase not in LIVE:
-            raise self._over()
         call.cancelled_in = self._window.generation
         self._control.append(encode(Cancel(id=call.id)))
         return None

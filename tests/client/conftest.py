@@ -146,6 +146,8 @@ class Model:
             if known <= self.settled:
                 return [self._outcome(known)]
             return [{"type": "accepted", "id": id, "seq": known, "ahead": 0}]
+        if self.said_bye:
+            return [refusal("closing", id, details={"seq": seq})]
         expected = len(self.requests) + 1
         if seq != expected:
             if self.gap:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inorder import errors
-from inorder.events import CallAccepted, CallEnded, Ended
+from inorder.events import CallAccepted, CallEnded
 
 FINAL = ("unknown_method", "invalid_params", "forbidden")
 PASSING = ("rate_limited", "overloaded", "store_unavailable", "internal")
@@ -91,6 +92,17 @@ class Line:
                 return
 
 
+def refusing(codes: list[str | None]) -> Callable[[dict[str, Any]], dict[str, Any] | None]:
+    """Refuses the requests that are next in line by this list, then none."""
+    rest = iter(codes)
+
+    def refuse(request: dict[str, Any]) -> dict[str, Any] | None:
+        code = next(rest, None)
+        return {"code": code, "retry": code in PASSING, "after": 0.5} if code else None
+
+    return refuse
+
+
 @given(
     steps=STEPS,
     codes=st.lists(CODES, max_size=60),
@@ -102,15 +114,7 @@ class Line:
 def test_everything_ends_once_and_in_order(
     make_bench, model, steps, codes, window, queue, unacked, batch
 ):
-    refusals = iter(codes)
-
-    def refuse(request: dict[str, Any]) -> dict[str, Any] | None:
-        code = next(refusals, None)
-        if code is None:
-            return None
-        return {"code": code, "retry": code in PASSING, "after": 0.5}
-
-    far = model(refuse, queue=queue, unacked=unacked)
+    far = model(refusing(codes), queue=queue, unacked=unacked)
     limits = {"queue": queue, "unacked": unacked, "batch": batch}
     line = Line(make_bench(window=window).open(limits=limits), far)
     for step in steps:
@@ -139,11 +143,52 @@ def test_everything_ends_once_and_in_order(
     assert far.acks == sorted(set(far.acks))
     assert far.acked == len(taken)
 
-    line.bench.core.close()
+
+def verdicts_are_true(line: Line) -> None:
+    """Everything has ended, once, and what is said of its acceptance is so."""
+    assert len(line.ended) == len(line.calls)
+    assert set(line.ended) == set(line.calls)
+    known = {request["id"] for request in line.model.requests}
+    for call in line.calls:
+        accepted = call.error is None or call.error.accepted
+        assert accepted is None or accepted == (call.id in known)
+
+
+@given(
+    steps=STEPS,
+    codes=st.lists(CODES, max_size=60),
+    mode=st.sampled_from(["finish", "cancel"]),
+    queue=st.integers(1, 12),
+)
+def test_close_at_any_time(make_bench, model, steps, codes, mode, queue):
+    far = model(refusing(codes), queue=queue)
+    line = Line(make_bench(window=10).open(limits={"queue": queue}), far)
+    for step in steps:
+        line.step(*step)
+    line.bench.core.close(mode)
+    line.quiet()
+    verdicts_are_true(line)
+    receipt = line.bench.core.receipt
+    assert receipt.accepted == len(far.requests)
+    assert far.said_bye == mode
+    if mode == "finish":
+        assert all(c.error is None or c.error.code in (*FINAL, "cancelled") for c in line.calls)
+
+
+@given(steps=STEPS, codes=st.lists(CODES, max_size=60), leave=st.booleans())
+def test_the_connection_goes_at_any_time(make_bench, model, steps, codes, leave):
+    far = model(refusing(codes), queue=8)
+    line = Line(make_bench(window=10).open(limits={"queue": 8}), far)
+    for step in steps:
+        line.step(*step)
+    state = line.bench.core.state
+    if leave:
+        line.bench.core.detach()
+    else:
+        line.bench.core.connection_lost(1006, "")
     line.pump()
     while line.up:
         line.move("arrive")
-    while line.down:
-        messages = line.down.popleft()
-        events = line.bench.say(*messages) if messages else []
-    assert [e.receipt.accepted for e in events if type(e) is Ended] == [len(taken)]
+    verdicts_are_true(line)
+    assert all(c.error is None or c.error.accepted is not None for c in line.ended[: state.held])
+    assert far.acked <= state.held <= state.accepted <= len(far.requests)
