@@ -3,6 +3,7 @@
 The synchronous one is :mod:`inorder.sync`, with the same names.
 """
 
+from . import codes, errors, sync
 from .aio import Session, connect
 from .codes import ERROR_CODES, CloseCode
 from .credentials import State
@@ -50,5 +51,8 @@ __all__ = [
     "State",
     "StatusReport",
     "TimedOut",
+    "codes",
     "connect",
+    "errors",
+    "sync",
 ]

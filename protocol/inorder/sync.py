@@ -188,7 +188,8 @@ class connect:
     """Opens a session: ``with connect(url, token=…) as session``.
 
     Options and errors are those of :class:`inorder.connect`; ``auth`` and ``on_state`` are
-    called in the session's thread. ``connect(…).open()`` leaves the end to the program.
+    called in the session's thread, and must not wait for the session there.
+    ``connect(…).open()`` leaves the end to the program.
     """
 
     def __init__(self, url: str, **options: Any) -> None:
