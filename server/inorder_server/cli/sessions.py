@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import click
 import msgspec
+from msgspec import structs
 
 from ..config import Config
 from ..logs import one_line
@@ -116,27 +116,14 @@ def verify(config: Config, as_json: bool) -> int:
     """Check the whole journal: one outcome each, no duplicates, receipts that add up."""
     from ..verify import audit
 
-    report = msgspec.to_builtins(with_store(config, audit))
+    report = with_store(config, audit)
     if as_json:
         print_json(report)
-        return 1 if report["findings"] else 0
-    findings = report.pop("findings")
-    for name, value in _flat(report):
-        click.echo(f"{name}: {value}")
-    for finding in findings:
-        words = finding if isinstance(finding, str) else ", ".join(map(_pair, _flat(finding)))
-        click.echo(f"FOUND {one_line(words)}")
-    click.echo("the journal is not as promised" if findings else "the journal is as promised")
-    return 1 if findings else 0
-
-
-def _flat(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value)
-        else:
-            yield key, value
-
-
-def _pair(named: tuple[str, Any]) -> str:
-    return f"{named[0]} {named[1]}"
+    else:
+        for name, value in structs.asdict(report).items():
+            if name != "findings":
+                click.echo(f"{name}: {value}")
+        for finding in report.findings:
+            click.echo(f"FOUND {one_line(finding)}")
+        click.echo(f"the journal is {'as' if report.clean else 'not as'} promised")
+    return 0 if report.clean else 1

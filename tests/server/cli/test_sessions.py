@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-from msgspec import Struct
 
 from inorder.messages import Receipt
 from inorder_server.stores.port import (
@@ -22,7 +20,6 @@ from inorder_server.stores.port import (
     MarkCancel,
     RequestRow,
     Settle,
-    Store,
     Write,
 )
 from inorder_server.stores.sqlite import SqliteStore
@@ -108,48 +105,31 @@ def test_a_session_that_never_was(failed: Any) -> None:
     assert failed("requests list nope") == "nope: no such session"
 
 
-class Report(Struct):
-    counts: dict[str, int]
-    findings: list[Any]
-
-
-@pytest.fixture
-def report(monkeypatch: pytest.MonkeyPatch) -> Report:
-    """What the audit will say."""
-    report = Report({"sessions": 2, "requests": 6}, [])
-
-    async def audit(store: Store) -> Report:
-        assert len(await store.sessions()) == 2
-        return report
-
-    module = ModuleType("inorder_server.verify")
-    module.audit = audit  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "inorder_server.verify", module)
-    return report
-
-
-def test_verify(report: Report, cli: Any, answer: Any) -> None:
+def test_verify(cli: Any, answer: Any) -> None:
     result = cli("verify")
     assert result.exit_code == 0, result.output
-    assert result.stdout == "sessions: 2\nrequests: 6\nthe journal is as promised\n"
-    assert answer("verify") == {"counts": {"sessions": 2, "requests": 6}, "findings": []}
+    lines = result.stdout.splitlines()
+    assert {"sessions: 2", "accepted: 6", "done: 3", "failed: 1", "pending: 2"} <= set(lines)
+    assert lines[-1] == "the journal is as promised"
+    report = answer("verify")
+    assert (report["accepted"], report["findings"]) == (6, [])
 
 
-def test_verify_finds_something(report: Report, cli: Any) -> None:
-    report.findings += ["s1: a\nb", {"session": "s1", "at": {"seq": 3}}]
+def test_verify_finds_a_row_that_is_gone(folder: Path, cli: Any) -> None:
+    db = sqlite3.connect(folder / "inorder.db")
+    with db:
+        db.execute("DELETE FROM requests WHERE id = 'r' || char(27) || '3'")
+    db.close()
     result = cli("verify")
     assert result.exit_code == 1
-    assert result.stdout.splitlines()[2:] == [
-        "FOUND s1: a\\nb",
-        "FOUND session s1, seq 3",
-        "the journal is not as promised",
-    ]
+    assert any(line.startswith("FOUND s1: ") for line in result.stdout.splitlines())
+    assert result.stdout.endswith("the journal is not as promised\n")
     result = cli("verify --json")
     assert result.exit_code == 1
-    assert json.loads(result.stdout)["findings"][1]["session"] == "s1"
+    assert json.loads(result.stdout)["findings"]
 
 
-def test_without_a_database(report: Report, folder: Path, failed: Any) -> None:
+def test_without_a_database(folder: Path, failed: Any) -> None:
     for line in ("sessions", "requests list x", "verify"):
         assert failed(f"{line} --store sqlite:///none.db") == (
             f"{folder / 'none.db'}: no such database"
