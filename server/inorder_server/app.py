@@ -188,6 +188,8 @@ class App:
             max_size=config.limits.message_bytes,
             ping_interval=config.server.ping_interval,
             ping_timeout=config.server.ping_interval,
+            # A login by header is part of the handshake, and many may log in at once.
+            open_timeout=30,
             close_timeout=2,
             server_header=None,
             start_serving=False,

@@ -28,7 +28,7 @@ WINDOW = 60.0
 """Seconds in which failed logins are counted."""
 PER_ADDRESS = 20
 PER_NAME = 10
-_MOST_WAITING = 100
+MOST_WAITING = 1000
 
 
 class Identity(Struct, frozen=True):
@@ -181,7 +181,7 @@ class Auth:
         if name is not None:
             counts.append((self._by_name, name))
         while self._must_wait(counts):
-            if self._waiting >= _MOST_WAITING:
+            if self._waiting >= MOST_WAITING:
                 raise Refusal("overloaded", "too many logins at once", after=1)
             self._waiting += 1
             try:

@@ -119,6 +119,7 @@ class Connection(Voice):
         self._queue: Queue | None = None
         self._failed_logins = 0
         self._bad_messages = 0
+        self._hello_seconds = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self.outbox.arrays = not self._hand
         self._log = logger.bind(peer=peer.address)
@@ -140,7 +141,8 @@ class Connection(Voice):
         writer = loop.create_task(self.outbox.write(), name="writer")
         self._socket.protocol.max_message_size = HELLO_BYTES
         timeout = HAND_HELLO_TIMEOUT if self._hand else self._node.config.auth.hello_timeout
-        self._timer = loop.call_later(timeout, self._hello_timeout)
+        self._hello_seconds = timeout
+        self._await_hello()
         try:
             if await self._greet():
                 await self._read()
@@ -268,11 +270,14 @@ class Connection(Voice):
             self.unauthenticated(_type(message), getattr(message, "id", None))
             return
         of = _type(message)
+        # The client has done its part: how long a busy server takes is not its fault.
+        self._stop_timer()
         try:
             if self._node.draining:
                 raise Refusal("draining", "the server is going down", after=1.0)
             self._identity = await self._authenticate(message)
         except Refusal as refusal:
+            self._await_hello()
             self._node.metrics.logins[refusal.code] += 1
             self.refusal(of, refusal)
             self._failed_logins += 1
@@ -350,9 +355,7 @@ class Connection(Voice):
         self._queue = opened.queue
         self.phase = Phase.OPEN
         self._socket.protocol.max_message_size = config.limits.message_bytes
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         welcome = Welcome(
             session=session.id,
             user=identity.name,
@@ -428,6 +431,16 @@ class Connection(Voice):
             self.put(Token(token=token, expires_in=expires_in))
             self._renew_token_later(expires_in)
 
+    def _await_hello(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(
+            self._hello_seconds, self._hello_timeout
+        )
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _hello_timeout(self) -> None:
         self.shut(CloseCode.HELLO_TIMEOUT, "hello_timeout")
 
@@ -436,9 +449,7 @@ class Connection(Voice):
     def _leave(self) -> None:
         """The socket is gone: first that, then the slower rest."""
         self.phase = Phase.CLOSED
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         queue, self._queue = self._queue, None
         if queue is not None:
             if self._identity is not None:

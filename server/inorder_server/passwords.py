@@ -41,7 +41,7 @@ def broken_password_rule(password: str) -> str | None:
 class Passwords:
     """bcrypt with ``cost`` in ``threads`` threads; at most ``waiting`` more wait for one."""
 
-    def __init__(self, cost: int, *, threads: int = 2, waiting: int = 100) -> None:
+    def __init__(self, cost: int, *, threads: int = 2, waiting: int = 1000) -> None:
         self._cost = cost
         self._room = threads + waiting
         self._lock = threading.Lock()

@@ -9,7 +9,15 @@ from collections.abc import Awaitable
 import pytest
 from msgspec.structs import replace
 
-from inorder_server.auth import PER_ADDRESS, PER_NAME, Auth, Identity, network, new_user
+from inorder_server.auth import (
+    MOST_WAITING,
+    PER_ADDRESS,
+    PER_NAME,
+    Auth,
+    Identity,
+    network,
+    new_user,
+)
 from inorder_server.refusal import Refusal
 from inorder_server.stores.port import StoreUnavailable, User
 
@@ -288,7 +296,9 @@ async def test_only_so_many_wait_for_their_turn(world: World) -> None:
     world.users.put("eve")
     world.pool.gate.clear()
     login = world.auth.by_password
-    tasks = [asyncio.create_task(login("eve", "right", HERE)) for _ in range(PER_NAME + 100)]
+    tasks = [
+        asyncio.create_task(login("eve", "right", HERE)) for _ in range(PER_NAME + MOST_WAITING)
+    ]
     await turns()
     assert (await world.fail("eve", HERE, "right")).code == "overloaded"
     world.pool.gate.set()

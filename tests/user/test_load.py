@@ -1,0 +1,116 @@
+"""Many clients at once: nobody's order breaks, no money is lost, all countings agree."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from bank import LEDGER, START, Books, Customer, journal_counts, send_all
+from frames import RawClient, request
+from vector_server import ServerProcess
+
+pytestmark = pytest.mark.slow
+
+CLIENTS = 200
+TRANSFERS = 50
+
+
+async def test_200_clients_with_50_transfers_each(serve) -> None:
+    server = await serve({"handlers": {"modules": [LEDGER]}})
+    customers = [Customer(f"customer-{n}") for n in range(CLIENTS)]
+    names = [customer.name for customer in customers]
+
+    async def live(customer: Customer, seed: int) -> None:
+        async with RawClient(server.url) as client:
+            welcome = await client.register(customer.name, "a password")
+            customer.session = welcome["session"]
+            rng = random.Random(seed)
+            work = customer.plan(names, TRANSFERS, rng)
+            sending = asyncio.create_task(send_all(client, work, rng))
+            await customer.listen(client)
+            await sending
+            customer.receipt = await client.bye()
+
+    await asyncio.gather(*(live(customer, n) for n, customer in enumerate(customers)))
+
+    for customer in customers:
+        assert customer.trouble == []
+        assert customer.receipt is not None
+        failed = len(customer.outcomes) - customer.done
+        assert customer.receipt == {
+            "session": customer.session,
+            "accepted": TRANSFERS + 1,
+            "done": customer.done,
+            "failed": failed,
+            "cancelled": 0,
+            "pending": 0,
+            "verified": True,
+        }
+    done = sum(customer.done for customer in customers)
+    total = CLIENTS * (TRANSFERS + 1)
+    books = Books(server.folder / "ledger.db")
+    books.check(customers)
+    assert sum(books.balances.values()) == CLIENTS * START
+    assert len(books.bookings) == done
+
+    metrics = await asyncio.to_thread(metrics_of, server)
+    assert metrics["inorder_accepted_total"] == total
+    assert metrics['inorder_settled_total{outcome="done"}'] == done
+    assert metrics.get('inorder_settled_total{outcome="failed"}', 0) == total - done
+    assert metrics["inorder_receipts_verified_total"] == CLIENTS
+    assert metrics["inorder_violations_total"] == 0
+    assert metrics["inorder_queue_depth"] == metrics["inorder_sessions"] == 0
+
+    assert await asyncio.to_thread(verify, server.folder) == []
+    counts = journal_counts(server.database)
+    assert counts["accepted"] == total
+    assert counts["done"] == done
+    assert last_one_out(server) == {**counts, "verified": CLIENTS}
+
+
+async def test_200_sessions_that_each_sleep_a_second_do_so_beside_each_other(serve) -> None:
+    server = await serve()
+    async with asyncio.timeout(60):
+        clients = [RawClient(server.url) for _ in range(CLIENTS)]
+        for n, client in enumerate(clients):
+            await client.__aenter__()
+            await client.register(f"sleeper-{n}", "a password")
+        begun = time.monotonic()
+        await asyncio.gather(*(client.send(request("sleep", 1, seq=1)) for client in clients))
+        await asyncio.gather(*(client.until_outcome(1) for client in clients))
+        assert time.monotonic() - begun < 3
+        for client in clients:
+            await client.socket.close()
+
+
+def metrics_of(server: ServerProcess) -> dict[str, float]:
+    """All samples of /metrics."""
+    url = server.url.replace("ws://", "http://").replace("/ws", "/metrics")
+    with urllib.request.urlopen(url, timeout=10) as response:
+        lines = response.read().decode().splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
+
+
+def verify(folder: Path) -> list[str]:
+    """The findings of `inorder verify`."""
+    command = [sys.executable, "-m", "inorder_server", "verify", "--json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.stdout, done.stderr
+    findings: list[str] = json.loads(done.stdout)["findings"]
+    assert done.returncode == bool(findings)
+    return findings
+
+
+def last_one_out(server: ServerProcess) -> dict[str, int]:
+    """The numbers of the last such line in the log."""
+    line = re.findall(r"last one out: (.*?)\"", server.output())[-1]
+    return {words.split()[1]: int(words.split()[0]) for words in line.split(", ")}
