@@ -25,7 +25,7 @@ class Lifespans:
 
     def __init__(self, functions: Iterable[LifespanFunction]) -> None:
         self._functions = list(functions)
-        self._open: list[str] = []
+        self._open: dict[LifespanFunction, str] = {}
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self.resources: dict[LifespanFunction, Any] = {}
@@ -53,45 +53,42 @@ class Lifespans:
             return []
         self._stop.set()
         await asyncio.wait({self._task}, timeout=seconds)
-        late = list(self._open)
+        late = list(self._open.values())
         if not self._task.done():
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=min(seconds, _GRACE))
         return [f"lifespan {name}" for name in late]
 
     async def _live(self, ready: asyncio.Future[None]) -> None:
-        try:
-            async with AsyncExitStack() as stack:
-                for function in self._functions:
+        failure: HandlerError | None = None
+        async with AsyncExitStack() as stack:
+            for function in self._functions:
+                try:
                     value = await stack.enter_async_context(self._one(function))
-                    self.resources[function] = value
+                except HandlerError as exc:
+                    # Those before it end as usual: it is not their failure.
+                    failure = exc
+                    break
+                self.resources[function] = value
+            else:
                 ready.set_result(None)
                 await self._stop.wait()
-        except HandlerError:
-            if not ready.done():
-                raise
-        except asyncio.CancelledError:
-            if not ready.done() or self._stop.is_set():
-                raise
-            logger.error("the lifespans were cancelled while the server runs")
+        if failure is not None:
+            raise failure
 
     @asynccontextmanager
     async def _one(self, function: LifespanFunction) -> AsyncIterator[Any]:
         name = f"{function.__module__}.{function.__qualname__}"
-        entered = False
         try:
             async with asynccontextmanager(function)() as value:
-                entered = True
-                self._open.append(name)
+                self._open[function] = name
                 yield value
         except Exception as exc:
-            if entered:
+            if function in self._open:
                 logger.opt(exception=exc).error("the lifespan {} failed", name)
                 return
             text = " ".join(str(exc).split())
-            raise HandlerError(
-                f"{name}: the lifespan failed: {type(exc).__name__}: {text}"
-            ) from exc
+            line = f"{name}: the lifespan failed: {type(exc).__name__}: {text}"
+            raise HandlerError(line) from exc
         finally:
-            if entered:
-                self._open.remove(name)
+            self._open.pop(function, None)

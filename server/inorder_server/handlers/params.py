@@ -22,8 +22,9 @@ Arguments = dict[str, Any]
 
 # Stands for a param that was not sent: the function's own default holds then.
 _ABSENT: Any = object()
-_MISSING = re.compile(r"Object missing required field `(.+)`")
-_SURPLUS = re.compile(r"Object contains unknown field `(.+)`")
+_MISSING = re.compile(r"Object missing required field `([^`]+)`")
+_SURPLUS = re.compile(r"Object contains unknown field `([^`]+)`")
+_MESSAGE_CHARACTERS = 1000
 _raw_items = msgspec.json.Decoder(list[msgspec.Raw])
 _WRONG_JSON = (msgspec.DecodeError, UnicodeError, RecursionError)
 
@@ -124,12 +125,13 @@ def _not_json(exc: Exception) -> InvalidParams:
 
 
 def _plain(message: str) -> str:
-    """msgspec's words for the params as a whole, shorter; the others as they are."""
+    """msgspec's words for the params as a whole, shorter; the others as they are. What a
+    client called its params may be long."""
     if found := _MISSING.fullmatch(message):
         return f"missing `{found[1]}`"
     if found := _SURPLUS.fullmatch(message):
-        return f"unexpected `{found[1]}`"
-    return message
+        return f"unexpected `{found[1][:_MESSAGE_CHARACTERS]}`"
+    return message[:_MESSAGE_CHARACTERS]
 
 
 def _has_default(parameter: inspect.Parameter) -> bool:

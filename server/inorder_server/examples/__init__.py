@@ -1,0 +1,1 @@
+"""Handlers to learn from: `[handlers] modules = ["inorder_server.examples.ledger"]`."""
