@@ -177,7 +177,7 @@ class Run:
             raise Broken(f"selected the subprotocol {socket.subprotocol!r}")
 
     def _first_user(self) -> str:
-        first = self._conversation.get("users", ["ann"])[0]
+        first = (self._conversation.get("users") or ["ann"])[0]
         return str(first["name"] if isinstance(first, dict) else first)
 
     async def _login(self, step: dict[str, Any]) -> None:
