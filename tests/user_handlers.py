@@ -50,6 +50,14 @@ def minute_thread(request: Request) -> None:
         time.sleep(0.001)
 
 
+@handler(timeout=120)
+def minute_busy(request: Request) -> None:
+    """Counts for a minute in a thread: it wants the interpreter for itself."""
+    until = time.monotonic() + 60
+    while not request.cancelled and time.monotonic() < until:
+        pass
+
+
 @handler()
 async def speak(request: Request, text: str) -> None:
     """Logs at every level."""
