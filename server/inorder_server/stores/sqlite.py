@@ -7,6 +7,7 @@ them. Beside a server, command line tools may use the same file with ``serving=F
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from .port import (
     RequestRow,
     SessionRow,
     StoreError,
+    StoreUnavailable,
     Tally,
     User,
     Write,
@@ -31,6 +33,7 @@ from .sqlite_thread import SqliteThread
 from .sqlite_writes import commit
 
 _EXPIRED_AT_ONCE = 50
+_CHECKPOINT_PAGES = 4000  # 16 MB of log
 
 
 class SqliteStore:
@@ -51,6 +54,8 @@ class SqliteStore:
         self._node: Owned | None = None
         self._writer: SqliteThread | None = None
         self._reader: SqliteThread | None = None
+        self._checkpointer: SqliteThread | None = None
+        self._checkpoint: asyncio.Task[None] | None = None
 
     async def open(self, node: str) -> None:
         await asyncio.to_thread(prepare, self._path, self._busy_ms)
@@ -61,13 +66,16 @@ class SqliteStore:
         self._reader = SqliteThread("inorder-sqlite-reader", self._connect_reader)
         try:
             if self._node is not None:
+                self._checkpointer = SqliteThread("inorder-sqlite-checkpoints", self._connect)
                 await self._writer.call(rare.free_all)
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
-        for thread in (self._writer, self._reader):
+        if self._checkpoint is not None:
+            await asyncio.wait([self._checkpoint])
+        for thread in (self._checkpointer, self._writer, self._reader):
             if thread is not None:
                 await thread.close()
         if self._lock is not None:
@@ -100,7 +108,22 @@ class SqliteStore:
     # -- sessions
 
     async def commit(self, writes: Sequence[Write]) -> set[str]:
-        return await self._write.call(commit, self._owned, writes)
+        owned = self._owned
+        fenced = await self._write.call(commit, owned, writes)
+        if owned.logged >= _CHECKPOINT_PAGES and (
+            self._checkpoint is None or self._checkpoint.done()
+        ):
+            owned.logged = 0
+            self._checkpoint = asyncio.create_task(self._copy_log(), name="checkpoint")
+        return fenced
+
+    async def _copy_log(self) -> None:
+        """Nearly all of the log is copied beside the commits; the little that they added
+        meanwhile is copied between two of them, so that the log begins anew."""
+        assert self._checkpointer is not None
+        with contextlib.suppress(StoreUnavailable):
+            await self._checkpointer.call(rare.checkpoint)
+            await self._write.call(rare.checkpoint)
 
     async def claim(self, session: str) -> Claimed | None:
         owned = self._owned

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .port import StoreError
 
-if sys.platform == "win32":
+if sys.platform == "win32":  # pragma: no cover
     import msvcrt
 
     def _lock(fd: int) -> None:

@@ -16,7 +16,10 @@ class Owned:
         """Session id to its ``n``, which saves an index look-up a write."""
         self.was_clean: dict[str, bool] = {}
         """Of a claim that was made, but whose rows could not be read yet."""
+        self.logged = 0
+        """About how many pages were added to the log since it was last copied."""
         self._last_number = 0
+        self._came_round = False
 
     def forget(self, session: str) -> None:
         self.numbers.pop(session, None)
@@ -27,17 +30,23 @@ class Owned:
         if not self._last_number:
             self._last_number = db.execute("SELECT ifnull(max(n), 0) FROM sessions").fetchone()[0]
         while True:
-            self._last_number = self._last_number % MAX_NUMBER + 1
-            if not db.execute(
-                "SELECT 1 FROM sessions WHERE n = ?", (self._last_number,)
-            ).fetchone():
+            if self._last_number == MAX_NUMBER:
+                self._last_number = 0
+                self._came_round = True
+            self._last_number += 1
+            taken = (
+                self._came_round
+                and db.execute(
+                    "SELECT 1 FROM sessions WHERE n = ?", (self._last_number,)
+                ).fetchone()
+            )
+            if not taken:
                 return self._last_number
 
     def number(self, db: sqlite3.Connection, session: str) -> int | None:
+        """The session's number, whoever owns it; None where there is no such session."""
         n = self.numbers.get(session)
         if n is None:
             found = db.execute("SELECT n FROM sessions WHERE id = ?", (session,)).fetchone()
-            if found is None:
-                return None
-            n = self.numbers[session] = found[0]
+            n = None if found is None else found[0]
         return n

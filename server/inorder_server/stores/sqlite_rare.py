@@ -19,6 +19,11 @@ def free_all(db: sqlite3.Connection) -> None:
     db.execute("UPDATE sessions SET node = NULL WHERE node IS NOT NULL")
 
 
+def checkpoint(db: sqlite3.Connection) -> None:
+    """Copies the write-ahead log into the database, as far as nobody waits for it."""
+    db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
 def claim(db: sqlite3.Connection, owned: Owned, session: str) -> int | None:
     """P2: the new epoch; None where the session is not to be had."""
     db.execute("BEGIN IMMEDIATE")

@@ -26,22 +26,19 @@ from .port import (
     Settle,
     Write,
 )
-from .sqlite_batch import apply_together, insert_values
+from .sqlite_batch import STRIPPED, USUAL, Batch, insert_values
 from .sqlite_owned import Owned
 from .sqlite_schema import MAX_SEQ, SEQ_BITS
 
+_SETTLE = """
+UPDATE requests SET ending = ?, outcome = ?, settled_ms = ? WHERE key = ? AND ending IS NULL"""
 _INSERT = """
 INSERT INTO requests (key, attempt, cancel, accepted_ms, id, digest, method, timeout,
                       traceparent, params) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-_SETTLE = """
-UPDATE requests SET ending = ?, outcome = ?, settled_ms = ? WHERE key = ? AND ending IS NULL"""
 _TALLY = """
 SELECT count(*), total(ending = 'done'), total(ending = 'failed'), total(ending = 'cancelled')
 FROM requests WHERE key > ? AND key <= ?"""
-_STRIP = """
-UPDATE requests SET ending = '', method = '', timeout = NULL, traceparent = NULL,
-       params = NULL, outcome = NULL, settled_ms = NULL, attempt = 0, cancel = 0
-WHERE key > ? AND key <= ?"""
+_STRIP = f"UPDATE requests SET {STRIPPED} WHERE key > ? AND key <= ?"
 _DELETE = "DELETE FROM requests WHERE key >= ? AND key <= ?"
 
 _encode_receipt = msgspec.json.encode
@@ -51,15 +48,22 @@ def commit(db: sqlite3.Connection, owned: Owned, writes: Sequence[Write]) -> set
     """Makes ``writes`` durable in order and returns the fenced sessions (see the port)."""
     if not writes:
         return set()
-    rare = {w.session for w in writes if type(w) is not Insert and type(w) is not Settle}
-    plain = [w for w in writes if w.session not in rare] if rare else writes
-    others: Sequence[Write] = [w for w in writes if w.session in rare] if rare else ()
+    usual: list[Any] = []
+    others: list[Write] = []
+    special: set[str] = set()
+    for w in writes:
+        # What a session does after an unusual write has to come after it here, too.
+        if type(w) in USUAL and w.session not in special:
+            usual.append(w)
+        else:
+            others.append(w)
+            special.add(w.session)
     db.execute("BEGIN IMMEDIATE")
-    if plain and not apply_together(db, owned, plain):  # type: ignore[arg-type]
+    if usual and not Batch(db, owned).apply(usual):
         if db.in_transaction:
             db.execute("ROLLBACK")
         db.execute("BEGIN IMMEDIATE")
-        others = writes
+        others = list(writes)
     fenced, left = _one_by_one(db, owned, others)
     db.execute("COMMIT")
     for session in fenced | left:
@@ -73,6 +77,7 @@ def commit(db: sqlite3.Connection, owned: Owned, writes: Sequence[Write]) -> set
 class _Session:
     """A session's row as it stands within the transaction."""
 
+    id: str
     user: str
     epoch: int
     attach: int
@@ -90,14 +95,14 @@ class _Session:
         self.db = db
         self.base = n << SEQ_BITS
         self.n = n
-        self.user, self.epoch, self.attach, self.node = values[:4]
-        self.accepted, self.settled, self.acked, self.state, self.left_ms = values[4:9]
-        self.clean, self.open, self.receipt = values[9:]
+        self.id, self.user, self.epoch, self.attach, self.node = values[:5]
+        self.accepted, self.settled, self.acked, self.state, self.left_ms = values[5:10]
+        self.clean, self.open, self.receipt = values[10:]
 
     @classmethod
     def load(cls, db: sqlite3.Connection, n: int | None) -> _Session | None:
         values = db.execute(
-            "SELECT user, epoch, attach, node, accepted, settled, acked, state, left_ms, clean,"
+            "SELECT id, user, epoch, attach, node, accepted, settled, acked, state, left_ms, clean,"
             " open, receipt FROM sessions WHERE n = ?",
             (n,),
         ).fetchone()
@@ -111,18 +116,19 @@ def _one_by_one(
     sessions: dict[str, _Session | None] = {}
     fenced: set[str] = set()
     left: set[str] = set()
-    skip = _done_before(db, owned, writes)
+    skip: dict[str, int] = {}
     for i, w in enumerate(writes):
         id = w.session
         if id in fenced or i <= skip.get(id, -1):
             continue
-        if type(w) is Create:
-            sessions.pop(id, None)
-            if not _create(db, owned, w):
-                fenced.add(id)
-            continue
         if id not in sessions:
             sessions[id] = _Session.load(db, owned.number(db, id))
+            if (given_up := _given_up_by(sessions[id], owned.node, writes, i)) is not None:
+                skip[id] = given_up
+                left.add(id)
+                continue
+        if type(w) is Create:
+            sessions[id] = _create(db, owned, sessions[id], w)
         s = sessions[id]
         own = (
             s is not None
@@ -135,53 +141,53 @@ def _one_by_one(
             fenced.add(id)
         elif type(w) is Release or type(w) is End:
             left.add(id)
-    return fenced, left | skip.keys()
+    return fenced, left
 
 
-def _done_before(db: sqlite3.Connection, owned: Owned, writes: Sequence[Write]) -> dict[str, int]:
-    """Sessions whose Release or End is in effect already, and where in ``writes`` it stands.
+def _given_up_by(s: _Session | None, node: str, writes: Sequence[Write], start: int) -> int | None:
+    """Where in ``writes`` a Release or End stands that is in effect already.
 
-    A call whose answer was lost is made again; what it did before it gave a session up can
+    A call whose answer was lost is made again; what it did before it gave the session up can
     no longer be looked at (the session isn't OWN, its rows are gone), but was committed with
     it.
     """
-    found: dict[str, int] = {}
-    for i, w in enumerate(writes):
-        if type(w) is Release:
-            s = _Session.load(db, owned.number(db, w.session))
-            if s is not None and (
-                (s.state, s.epoch, s.attach, s.node) == ("live", w.epoch, w.attach, w.node)
-                and (s.left_ms, s.receipt) == (w.at_ms, _encode_receipt(w.receipt))
-                and (s.clean, s.open) == (w.clean, w.open)
-            ):
-                found[w.session] = i
-        elif type(w) is End:
-            s = _Session.load(db, owned.number(db, w.session))
-            if s is not None and (
-                (s.state, s.epoch, s.accepted) == ("ended", w.epoch, w.accepted)
-                and (s.left_ms, s.receipt) == (w.at_ms, _encode_receipt(w.receipt))
-            ):
-                found[w.session] = i
-    return found
+    if s is None or (s.node is not None and s.state == "live"):
+        return None
+    for i in range(start, len(writes)):
+        w = writes[i]
+        if w.session != s.id or not isinstance(w, Release | End):
+            continue
+        same = (s.epoch, s.left_ms, s.receipt) == (w.epoch, w.at_ms, _encode_receipt(w.receipt))
+        if isinstance(w, End):
+            same = same and (s.state, s.accepted) == ("ended", w.accepted)
+        else:
+            there = (s.state, s.attach, s.node, bool(s.clean), bool(s.open))
+            same = same and there == ("live", w.attach, w.node, w.clean, w.open)
+        if same:
+            return i
+    return None
 
 
-def _create(db: sqlite3.Connection, owned: Owned, w: Create) -> bool:
-    if w.node != owned.node:
-        return False
-    s = _Session.load(db, owned.number(db, w.session))
-    if s is not None:
-        there = (s.state, s.user, s.epoch, s.node)
-        return there == ("live", w.user, w.epoch, w.node)
-    n = owned.numbers[w.session] = owned.next_number(db)
+def _create(
+    db: sqlite3.Connection, owned: Owned, there: _Session | None, w: Create
+) -> _Session | None:
+    """The session's row, made where there is none."""
+    if there is not None or w.node != owned.node:
+        return there
+    n = owned.next_number(db)
     db.execute(
         "INSERT INTO sessions (n, id, user, epoch, attach, node, created_ms, left_ms)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (n, w.session, w.user, w.epoch, w.attach, w.node, w.at_ms, w.at_ms),
     )
-    return True
+    return _Session.load(db, n)
 
 
 # Each is called for a session that is OWN, and says whether the write is in effect now.
+
+
+def _created(s: _Session, w: Create) -> bool:
+    return s.user == w.user and s.node == w.node
 
 
 def _insert(s: _Session, w: Insert) -> bool:
@@ -226,11 +232,12 @@ def _mark_start(s: _Session, w: MarkStart) -> bool:
         return True
     key = s.base | w.seq
     if s.db.execute(
-        "UPDATE requests SET attempt = ? WHERE key = ? AND ending IS NULL", (w.attempt, key)
+        "UPDATE requests SET attempt = max(attempt, ?) WHERE key = ? AND ending IS NULL",
+        (w.attempt, key),
     ).rowcount:
         return True
     there = s.db.execute("SELECT attempt FROM requests WHERE key = ?", (key,)).fetchone()
-    return bool(there == (w.attempt,))
+    return there is not None and bool(there[0] >= w.attempt)
 
 
 def _acknowledge(s: _Session, w: Acknowledge) -> bool:
@@ -299,6 +306,7 @@ def _end(s: _Session, w: End) -> bool:
 
 
 _APPLY: dict[type, Callable[[_Session, Any], bool]] = {
+    Create: _created,
     Insert: _insert,
     Settle: _settle,
     MarkCancel: _mark_cancel,

@@ -187,7 +187,7 @@ FENCED: list[tuple[str, Sequence[Write]]] = [
     ("the outcome of what was not accepted", [settle(4)]),
     ("the cancel of what was not accepted", [MarkCancel("s", 1, 4)]),
     ("the start of what was not accepted", [MarkStart("s", 1, 4, 1)]),
-    ("the start of what is settled", [MarkStart("s", 1, 1, 1)]),
+    ("the start of what is settled", [MarkStart("s", 1, 1, 9)]),
     ("an acknowledgement of what is not settled", [Acknowledge("s", 1, 2, 10)]),
     ("an acknowledgement of what was not accepted", [Acknowledge("s", 1, 9, 10)]),
     ("an older connection's release", [release(attach=0)]),
