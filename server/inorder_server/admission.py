@@ -43,8 +43,9 @@ def admit(
     """Gives the request its number, or says why not. Nothing is durable yet."""
     decided = _decide(node, session, user, request, closing)
     if isinstance(decided, Refused) and request.seq is not None:
-        # What is numbered behind a refused request must not slip past it.
-        session.open_gap()
+        if request.seq == session.last + 1:
+            # What is numbered behind a refused request must not slip past it.
+            session.open_gap()
         if decided.details is None:
             decided = decided._replace(details={"seq": request.seq})
     return decided

@@ -131,6 +131,12 @@ class Execution:
         while True:
             if self._cancelled:
                 return failure("cancelled", "cancelled on request")
+            if entry.due > queue.node.now():
+                # It was parked while it waited: a new connection does not shorten that.
+                word = await queue.blocked(entry, "handler_failed", entry.due)
+                if word != "again":
+                    return _told(word)
+            entry.due = 0.0
             entry.tries += 1
             last = entry.tries >= method.attempts
             settled = await self._once(method, last)
@@ -143,9 +149,11 @@ class Execution:
                 if delay is None:
                     delay = backoff(entry.tries, random.random())
                 code, until = settled.code, queue.node.now() + delay
+                entry.due = until
             word = await queue.blocked(entry, code, until)
             if word != "again":
                 return _told(word)
+            entry.due = 0.0
             if until is None:
                 entry.tries = 0
 

@@ -17,7 +17,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from inorder import codec
-from inorder.codes import CloseCode
+from inorder.codes import ERROR_CODES, CloseCode
 from inorder.messages import (
     MAX_INT,
     Ack,
@@ -53,6 +53,13 @@ HELLO_BYTES = 4096
 HAND_HELLO_TIMEOUT = 120.0
 _MOST_FAILED_LOGINS = 10
 _MOST_BAD_MESSAGES = 100
+# How a connection ends whose session could not be had.
+_CLOSES = {
+    "session_gone": CloseCode.SESSION_GONE,
+    "history_lost": CloseCode.SESSION_GONE,
+    "store_unavailable": CloseCode.STORE_UNAVAILABLE,
+    "overloaded": CloseCode.OVERLOADED,
+}
 # A fresh token is sent when a tenth of the old one's life is left.
 _TOKEN_LIFE = 0.9
 
@@ -280,7 +287,8 @@ class Connection(Voice):
             self._await_hello()
             self._node.metrics.logins[refusal.code] += 1
             self.refusal(of, refusal)
-            self._failed_logins += 1
+            # Who is told to try again later may do so as often as it takes.
+            self._failed_logins += not ERROR_CODES[refusal.code].retry
             if self._failed_logins > _MOST_FAILED_LOGINS:
                 self.outbox.finish(CloseCode.UNAUTHENTICATED, "unauthenticated")
                 self.phase = Phase.CLOSED
@@ -312,7 +320,9 @@ class Connection(Voice):
         """Attaches to a new session or the one to resume, and says welcome."""
         identity, of = self._identity, _type(message)
         assert identity is not None
-        if self._edge.per_user[identity.name] >= self._node.config.limits.connections_per_user:
+        most = self._node.config.limits.connections_per_user
+        replaces = self._edge.registry.attached(message.session, identity.name)
+        if self._edge.per_user[identity.name] >= most and not replaces:
             self.shut(CloseCode.TOO_MANY_CONNECTIONS, "too_many_connections")
             return
         self._edge.per_user[identity.name] += 1
@@ -331,12 +341,21 @@ class Connection(Voice):
         except BaseException:
             self._release_place(identity)
             raise
-        if self._closed():
-            # Taken over, or cut, while the store was asked.
+        if not await self._still_welcome(identity):
             self._release_place(identity)
             self._edge.registry.detach(opened.queue, self)
             return
         self._welcome(opened, identity, message)
+
+    async def _still_welcome(self, identity: Identity) -> bool:
+        """False where it was taken over or cut while the store was asked, or its user was
+        revoked between the login and the attach: from here on a revoke finds it."""
+        try:
+            await self._edge.auth.confirm(identity)
+        except Refusal as refusal:
+            if refusal.code != "store_unavailable":
+                self.shut(CloseCode.FORBIDDEN, "forbidden")
+        return not self._closed()
 
     def _not_attached(self, of: str, exc: Refusal | Ended) -> None:
         if isinstance(exc, Ended):
@@ -344,10 +363,7 @@ class Connection(Voice):
             self.outbox.finish(CloseCode.DONE, "done")
         else:
             self.refusal(of, exc)
-            code = CloseCode.SESSION_GONE
-            if exc.code == "store_unavailable":
-                code = CloseCode.STORE_UNAVAILABLE
-            self.outbox.finish(code, exc.code)
+            self.outbox.finish(_CLOSES.get(exc.code, CloseCode.INTERNAL), exc.code)
         self.phase = Phase.CLOSED
 
     def _welcome(self, opened: Opened, identity: Identity, message: Hello | Register) -> None:

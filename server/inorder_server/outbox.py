@@ -40,7 +40,8 @@ class _Failure(msgspec.Struct):
 
     code: str
     message: str
-    details: msgspec.Raw | None = None
+    # Not Raw | None: msgspec decodes Raw in a union with nothing but UNSET.
+    details: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _failure = msgspec.json.Decoder(_Failure)
@@ -60,7 +61,7 @@ def outcome_message(outcome: Outcome) -> bytes:
             retry=False,
             id=outcome.id,
             seq=outcome.seq,
-            details=body.details,
+            details=None if body.details is msgspec.UNSET else body.details,
         )
     )
 
@@ -115,10 +116,12 @@ class Outbox:
         """
         if self._read is None:
             return
-        if self.arrays and cumulative:
+        waiting = self._accepted
+        if self.arrays and cumulative and (waiting is None or waiting.seq < accepted.seq):
             self._accepted = accepted
             self._notify()
         else:
+            # One by itself, or that of a repeat: it must not stand for a later one.
             self.put(codec.encode(accepted))
 
     def progress(self, message: bytes) -> None:

@@ -63,8 +63,8 @@ class Registry:
         # Receipts already in the totals of sessions that may come back.
         self._counted: dict[str, Receipt] = {}
         self._parked: dict[str, asyncio.TimerHandle] = {}
-        # Tries of parked heads (seq, tries): a resume does not begin them anew.
-        self._tries: dict[str, tuple[int, int]] = {}
+        # Tries of parked heads (seq, tries, due): a resume does not begin them anew.
+        self._tries: dict[str, tuple[int, int, float]] = {}
         self._adoptions: set[asyncio.Task[None]] = set()
         node.metrics.live = self._live
 
@@ -168,9 +168,10 @@ class Registry:
         timer = self._parked.pop(id, None)
         if timer is not None:
             timer.cancel()
-        seq, tries = self._tries.pop(id, (0, 0))
+        seq, tries, due = self._tries.pop(id, (0, 0, 0.0))
         if session.unsettled and session.unsettled[0].seq == seq:
             session.unsettled[0].tries = tries
+            session.unsettled[0].due = due
         return Queue(self._node, session, user)
 
     def _check_history(self, queue: Queue, seq: int | None, accepted: int | None) -> None:
@@ -205,6 +206,12 @@ class Registry:
         return await done
 
     # ---- detach
+
+    def attached(self, session: str | None, user: str) -> bool:
+        """Whether a connection of this user is attached to the session: a resume takes its
+        place, and must not be kept out by a limit on connections."""
+        queue = self.queues.get(session) if session is not None else None
+        return queue is not None and queue.session.user == user and queue.link is not None
 
     def detach(self, queue: Queue, link: Link) -> None:
         """The connection is gone. What happens to the rest is ``on_disconnect``'s to say."""
@@ -331,7 +338,7 @@ class Registry:
         parked = queue.parked
         if parked is not None and session.unsettled:
             head = session.unsettled[0]
-            self._tries[session.id] = (head.seq, head.tries)
+            self._tries[session.id] = (head.seq, head.tries, head.due)
             if parked.until is not None and not self._node.draining:
                 self._parked[session.id] = asyncio.get_running_loop().call_later(
                     max(parked.until - self._node.now(), 0), self._adopt_soon, session.id

@@ -43,7 +43,8 @@ _MOVES: dict[Stage, tuple[Stage, ...]] = {
 class Entry:
     """A request of this session. ``params`` is dropped once it is settled.
 
-    ``attempt`` counts its durable start marks, ``tries`` the attempts of this process.
+    ``attempt`` counts its durable start marks, ``tries`` the attempts of this process;
+    ``due`` is when the next may begin, by the monotonic clock.
     ``loaded``: it came from the store; ``suspect``: it may have been running when the last
     owner died. ``numbered``: it carried its seq, so a later ``accepted`` covers it.
     ``since`` is when it was taken, by the monotonic clock; 0 where it was loaded.
@@ -54,6 +55,7 @@ class Entry:
         "bound",
         "cancel_asked",
         "digest",
+        "due",
         "ending",
         "id",
         "loaded",
@@ -92,6 +94,7 @@ class Entry:
         self.numbered = False
         self.attempt = 0
         self.tries = 0
+        self.due = 0.0
         self.loaded = False
         self.suspect = False
         self.cancel_asked = False

@@ -62,20 +62,7 @@ async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ser
     await made.close()
 
 
-# Red once it is mended: then these lines go.
-DROPPED_DETAILS = pytest.mark.xfail(
-    strict=True, reason="the outbox does not send an error outcome that has details"
-)
-MARKS = {
-    "refused-by-the-method": DROPPED_DETAILS,
-    "one-after-the-other": DROPPED_DETAILS,
-}
-
-
-@pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=MARKS.get(name, ())) for name in CONVERSATIONS]
-)
+@pytest.mark.parametrize("name", CONVERSATIONS)
 async def test_conversation(name: str, servers: Servers) -> None:
     words = Words(f"-{next(_suffixes)}")
     server = await servers.for_(CONVERSATIONS[name], words)
