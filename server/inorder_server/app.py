@@ -79,6 +79,14 @@ async def _main(config: Config) -> tuple[int, list[str]]:
     return 0, await app.stop(config.server.drain_timeout)
 
 
+def _cannot_listen(config: Config, exc: OSError) -> OSError:
+    """The same in plain words: what asyncio says of an address does not always name it."""
+    number = exc.errno or 0
+    # Others than errno's are getaddrinfo's.
+    why = os.strerror(number) if number > 0 else exc.strerror or str(exc)
+    return OSError(f"can't listen on {config.server.host}:{config.server.port}: {why}")
+
+
 def _on_signals(stop: asyncio.Event) -> None:
     """The first signal drains, a second ends at once: the journal holds what was accepted."""
     loop = asyncio.get_running_loop()
@@ -159,7 +167,10 @@ class App:
                 passwords=self._passwords,
             )
             self.edge = Edge(self.node, self.registry, self._auth)
-            self._server = await self._bind()
+            try:
+                self._server = await self._bind()
+            except OSError as exc:
+                raise _cannot_listen(config, exc) from exc
         except BaseException:
             await store.close()
             raise
