@@ -157,12 +157,7 @@ class Attempt:
         self._interrupt()
 
     def _interrupt(self) -> None:
-        if self.phase is not Phase.RUNNING or self._steps is None:
-            return
-        if self._steps.inside:
-            # Asked from within its own step: it takes the answer when it suspends.
-            self._loop.call_soon(self._interrupt)
-        else:
+        if self.phase is Phase.RUNNING and self._steps is not None:
             self._steps.interrupt()
 
     # ---- progress
@@ -207,16 +202,17 @@ class Steps:
     """
 
     def __init__(self, task: asyncio.Task[Any], suspends: Callable[[], None]) -> None:
-        self.inside = False
-        self.closed = False
+        self._inside = False
         self._task = task
         self._suspends = suspends
         self._ours = 0
         self._handlers = 0
 
     def interrupt(self) -> None:
-        """The handler gets CancelledError where it waits. Not to be called from inside."""
-        self._ours += 1
+        """The handler gets CancelledError where it waits."""
+        if not self._inside:
+            # From inside it shows as the handler's own doing.
+            self._ours += 1
         self._task.cancel()
 
     @types.coroutine
@@ -226,13 +222,13 @@ class Steps:
         value: Any = None
         while True:
             before = self._task.cancelling()
-            self.inside = True
+            self._inside = True
             try:
                 waits_for = step(value)
             except StopIteration as end:
                 return end.value
             finally:
-                self.inside = False
+                self._inside = False
                 grown = self._task.cancelling() - before
                 self._handlers = max(0, self._handlers + grown)
             self._suspends()
@@ -240,7 +236,6 @@ class Steps:
                 value = yield waits_for
                 step = coroutine.send
             except GeneratorExit:
-                self.closed = True
                 coroutine.close()
                 raise
             except BaseException as exc:

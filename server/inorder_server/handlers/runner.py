@@ -148,8 +148,6 @@ class Runner:
             result = await steps.through(coroutine)
             left = judge_result(request, result, self.outcome_bytes)
         except BaseException as exc:
-            if steps.closed:
-                raise
             left = exc
         attempt.unwatch()
         if await steps.wanted_elsewhere():

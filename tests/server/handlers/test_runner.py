@@ -354,6 +354,36 @@ async def test_a_foreign_cancellation_after_an_overdue_timeout(bench: Any, until
         await consumer.task
 
 
+@pytest.mark.parametrize("how", ["uncancels", "own attempt"])
+async def test_a_foreign_cancellation_after_one_of_the_handlers_own(
+    bench: Any, until: Until, how: str
+) -> None:
+    box: list[Any] = []
+
+    async def cancels(request: Request) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if how == "uncancels":
+            task.cancel()
+        else:
+            box[0].cancel()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if how == "uncancels":
+                task.uncancel()
+        box.append("waits")
+        await asyncio.Event().wait()
+
+    await bench.take(cancels)
+    box.append(bench.attempt(cancels))
+    consumer = Consumer(bench, box[0])
+    await until(lambda: len(box) == 2)
+    consumer.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await consumer.task
+
+
 async def test_a_task_that_is_cancelled_runs_nothing(bench: Any) -> None:
     ran: list[int] = []
 
@@ -503,7 +533,7 @@ async def test_a_way_out_of_the_process_is_none(bench: Any, way_out: type[BaseEx
         assert await bench.runner.run(attempt) == HANDLER_FAILED
 
 
-async def test_the_coroutine_of_the_run_may_be_closed(bench: Any) -> None:
+async def test_the_coroutine_of_the_run_may_be_closed(bench: Any, logs: list[Any]) -> None:
     seen: list[str] = []
 
     async def watches(request: Request) -> None:
@@ -518,6 +548,7 @@ async def test_the_coroutine_of_the_run_may_be_closed(bench: Any) -> None:
     run.send(None)
     run.close()
     assert seen == ["closed"]
+    assert logs == []
 
 
 async def test_a_decorator_that_is_not_async_at_all(bench: Any, logs: list[Any]) -> None:
@@ -817,6 +848,7 @@ async def test_cancelled_in_the_moment_that_it_gets_its_slot(bench: Any, how: st
         attempt.cancel()
         await consumer.task
         assert consumer.verdicts == [Cancelled()]
+        assert bench.time.alarms == []  # It never ran.
     else:
         consumer.task.cancel()
         with pytest.raises(asyncio.CancelledError):
