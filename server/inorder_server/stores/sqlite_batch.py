@@ -25,7 +25,7 @@ USUAL = frozenset({Create, Insert, Settle, MarkStart, Acknowledge})
 
 _MOST_ROWS = 512
 _NOTHING = -1
-_PLAIN = (None, None, 0, False)  # what few requests have: timeout, traceparent and marks
+_PLAIN = (None, None, 0, False)  # most requests: no timeout, traceparent or marks
 _SMALL = 4096  # bytes, up to which a copy costs less than binding what is there
 
 _Rows = Sequence[tuple[Any, ...]]
