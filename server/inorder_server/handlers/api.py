@@ -13,8 +13,6 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar, overload
 
-from loguru import logger
-
 from inorder.codes import ERROR_CODES
 
 if TYPE_CHECKING:
@@ -150,6 +148,9 @@ class Request:
     def log(self) -> Logger:
         """A loguru logger whose lines bear user, session, id and seq."""
         if self._log is None:
+            # Imported here: without the server's extra `inorder` must be able to say so.
+            from loguru import logger
+
             self._log = logger.bind(
                 user=self.user.name, session=self.session, id=self.id, seq=self.seq
             )

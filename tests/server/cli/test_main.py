@@ -14,7 +14,7 @@ def start(code: str, *args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("name", ["click", "rich.table", "dotenv"])
+@pytest.mark.parametrize("name", ["click", "rich.table", "dotenv", "loguru"])
 def test_without_the_extra(name: str) -> None:
     ended = start(
         f"import sys; sys.modules[{name!r}] = None\nfrom inorder_server.cli import main; main()",
