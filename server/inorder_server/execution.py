@@ -6,8 +6,9 @@ order means.
 
 from __future__ import annotations
 
+import asyncio
+import math
 import random
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from inorder import codec
@@ -16,6 +17,7 @@ from .admission import bind
 from .handlers.api import User
 from .handlers.methods import InvalidParams, Method
 from .handlers.runner import Again, Attempt, Cancelled, Done, Failed
+from .handlers.slots import Slots
 from .session import Entry
 from .stores.port import Ending
 
@@ -57,7 +59,17 @@ def failure(code: str, message: str, details: Any = None) -> Settled:
 class Execution:
     """The head of a queue on its way to an outcome. Made for each, used once."""
 
-    __slots__ = ("_attempt", "_cancelled", "_interruptions", "_queue", "_started", "entry")
+    __slots__ = (
+        "_alone",
+        "_attempt",
+        "_cancelled",
+        "_interruptions",
+        "_mark",
+        "_queue",
+        "_started",
+        "_turn",
+        "entry",
+    )
 
     def __init__(self, queue: Queue, entry: Entry) -> None:
         self.entry = entry
@@ -65,6 +77,10 @@ class Execution:
         self._attempt: Attempt | None = None
         self._cancelled = False
         self._interruptions = 0
+        # The start mark that is due before it runs, and whether it runs beside no other suspect.
+        self._mark: int | None = None
+        self._alone = False
+        self._turn: asyncio.Future[bool] | None = None
         self._started = queue.node.now()
 
     @property
@@ -82,80 +98,111 @@ class Execution:
         return now - self._started
 
     def cancel(self) -> None:
-        """Asks the handler to stop."""
+        """Asks the handler to stop, or not to start."""
         self._cancelled = True
         if self._attempt is not None:
             self._attempt.cancel()
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(False)
 
     async def outcome(self) -> Settled:
         """Runs the request. Raises :class:`Parked` where it stays pending."""
         queue, entry = self._queue, self.entry
-        while True:
-            method = queue.node.methods.get(entry.method)
-            if method is not None:
-                break
+        while (method := queue.node.methods.get(entry.method)) is None:
             # A deploy took the method away. What was accepted is never failed for it.
             word = await queue.blocked(entry, "unknown_method", None)
             if word != "again":
                 return _told(word)
-        async with AsyncExitStack() as stack:
-            if entry.loaded:
-                interrupted = await self._start_again(method, stack)
-                if interrupted is not None:
-                    return interrupted
-            if method.on_interrupt == "fail" and not entry.attempt:
-                await queue.mark(entry, 1)
-            return await self._attempts(method)
+        if entry.loaded and self._was_interrupted(method):
+            return failure("interrupted", "the server stopped while it ran; it is not run again")
+        return await self._attempts(method)
 
-    async def _start_again(self, method: Method, stack: AsyncExitStack) -> Settled | None:
-        """What a head from the store needs before it runs, or the outcome `interrupted`."""
-        queue, entry = self._queue, self.entry
+    def _was_interrupted(self, method: Method) -> bool:
+        """Whether a head from the store has run too often; else what it needs before it runs."""
+        entry = self.entry
         if method.on_interrupt == "fail":
-            # Its mark was durable before its first run: it may have taken effect.
-            return _interrupted() if entry.attempt else None
+            # Its mark is durable whenever it runs: it may have taken effect.
+            return bool(entry.attempt)
         self._interruptions = entry.attempt
-        if not entry.suspect:
-            return None
-        most = queue.node.config.session.max_interrupts
-        if entry.attempt >= most:
-            return _interrupted()
-        if entry.attempt + 1 >= _SUSPECT_MARKS:
-            await stack.enter_async_context(queue.node.suspects)
-        await queue.mark(entry, entry.attempt + 1)
-        entry.suspect = False
-        self._interruptions = entry.attempt
-        return None
+        if entry.suspect:
+            if entry.attempt >= self._queue.node.config.session.max_interrupts:
+                return True
+            self._mark = entry.attempt + 1
+        self._alone = entry.attempt + entry.suspect >= _SUSPECT_MARKS
+        return False
 
     async def _attempts(self, method: Method) -> Settled:
-        queue, entry = self._queue, self.entry
+        queue, entry, code = self._queue, self.entry, "handler_failed"
         while True:
             if self._cancelled:
                 return failure("cancelled", "cancelled on request")
             if entry.due > queue.node.now():
-                # It was parked while it waited: a new connection does not shorten that.
-                word = await queue.blocked(entry, "handler_failed", entry.due)
+                # Also where it was parked meanwhile: a new connection does not shorten that.
+                word = await self._wait(method, code)
                 if word != "again":
                     return _told(word)
-            entry.due = 0.0
             entry.tries += 1
             last = entry.tries >= method.attempts
-            settled = await self._once(method, last)
-            if not isinstance(settled, Again):
-                if method.on_exhausted != "block" or not _is_exhausted(settled):
-                    return _body(settled)
-                code, until = settled.code, None
-            else:
+            settled = await self._guarded(method, last)
+            if isinstance(settled, Again):
                 delay = settled.after
                 if delay is None:
                     delay = backoff(entry.tries, random.random())
-                code, until = settled.code, queue.node.now() + delay
-                entry.due = until
-            word = await queue.blocked(entry, code, until)
-            if word != "again":
-                return _told(word)
-            entry.due = 0.0
-            if until is None:
-                entry.tries = 0
+                entry.due = queue.node.now() + delay
+            elif method.on_exhausted == "block" and _is_exhausted(settled):
+                entry.due = math.inf
+            else:
+                return _body(settled)
+            code = settled.code
+
+    async def _wait(self, method: Method, code: str) -> str:
+        """Waits for the time of the next attempt, or an operator's word."""
+        queue, entry = self._queue, self.entry
+        if method.on_interrupt == "fail" and entry.attempt:
+            # It does not run now: a crash does not interrupt it.
+            await queue.mark(entry, 0)
+        until = entry.due if entry.due < math.inf else None
+        word = await queue.blocked(entry, code, until)
+        if until is None:
+            entry.tries = 0
+        entry.due = 0.0
+        return word
+
+    async def _guarded(self, method: Method, last: bool) -> Done | Failed | Again | Cancelled:
+        """One attempt, and what comes before it: its turn among suspects, its start mark.
+
+        Marked only when it is its turn: who merely waits was not interrupted.
+        """
+        queue, entry = self._queue, self.entry
+        suspects = queue.node.suspects if self._alone else None
+        if suspects is not None and not await self._its_turn(suspects):
+            return Cancelled()
+        try:
+            if self._mark is not None:
+                mark, self._mark = self._mark, None
+                await queue.mark(entry, mark)
+                entry.suspect = False
+                self._interruptions = mark
+            elif method.on_interrupt == "fail" and not entry.attempt:
+                await queue.mark(entry, 1)
+            return Cancelled() if self._cancelled else await self._once(method, last)
+        finally:
+            if suspects is not None:
+                suspects.leave()
+
+    async def _its_turn(self, suspects: Slots) -> bool:
+        """Waits until no other suspect runs. False where it was cancelled meanwhile."""
+        turn = self._turn = suspects.enter()
+        if turn is None:
+            return True
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled() and turn.result():
+                suspects.leave()
+            raise
+        finally:
+            self._turn = None
 
     async def _once(self, method: Method, last: bool) -> Done | Failed | Again | Cancelled:
         queue, entry = self._queue, self.entry
@@ -199,10 +246,6 @@ def _told(word: str) -> Settled:
     if word == "skip":
         return failure("skipped", "skipped by an operator")
     return failure("cancelled", "cancelled on request")
-
-
-def _interrupted() -> Settled:
-    return failure("interrupted", "the server stopped while it ran; it is not run again")
 
 
 def _body(verdict: Done | Failed | Cancelled) -> Settled:

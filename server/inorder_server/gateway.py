@@ -59,6 +59,7 @@ _CLOSES = {
     "history_lost": CloseCode.SESSION_GONE,
     "store_unavailable": CloseCode.STORE_UNAVAILABLE,
     "overloaded": CloseCode.OVERLOADED,
+    "draining": CloseCode.RESTART,
 }
 # A fresh token is sent when a tenth of the old one's life is left.
 _TOKEN_LIFE = 0.9

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from .config import Config
 from .handlers.methods import Methods
 from .handlers.runner import Runner
+from .handlers.slots import Slots
 from .journal import Journal
 from .metrics import Metrics
 from .stores.port import Store
@@ -34,6 +34,6 @@ class Node:
     now: Callable[[], float] = time.monotonic
     wall_ms: Callable[[], int] = wall_ms
     draining: bool = False
-    suspects: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by a head that was interrupted more than once: such run one at a time, so that a
+    suspects: Slots = field(default_factory=lambda: Slots(1))
+    """For heads that were interrupted more than once: such run one at a time, so that a
     request that kills the process takes no innocent one along."""

@@ -11,19 +11,20 @@ from __future__ import annotations
 import asyncio
 from enum import Enum
 from functools import partial
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 from loguru import logger
 
 from inorder import codec
 from inorder.codes import CloseCode
-from inorder.messages import Blocked, Receipt, Request, Running, StatusReport
+from inorder.messages import Blocked, Request, Running, StatusReport
 
 from . import admission
 from .admission import Repeat
 from .auth import Identity
 from .execution import Execution, Parked
 from .journal import Committed
+from .link import Link
 from .node import Node
 from .session import Entry, Refused, Session, Silent, Stage
 from .stores.port import (
@@ -57,40 +58,6 @@ _NEXT_MODES: dict[Mode, tuple[Mode, ...]] = {
     Mode.CANCEL: (Mode.RUN, Mode.STOP),
     Mode.STOP: (),
 }
-
-
-class Link(Protocol):
-    """The attached connection, as its queue sees it. No method waits."""
-
-    def accepted(self, entry: Entry, ahead: int) -> None:
-        """The request is durable, ``ahead`` are before it."""
-
-    def progress(self, entry: Entry, attempt: int, n: int, body: bytes) -> None:
-        """A handler said how far it is. May be dropped."""
-
-    def outcome(self, outcome: Outcome) -> None:
-        """An outcome became durable."""
-
-    def repeat(self, seq: int) -> None:
-        """The outcome ``seq`` is asked for again."""
-
-    def cancelling(self, entry: Entry) -> None:
-        """A cancel is durable."""
-
-    def refused(self, of: str, refused: Refused, id: str | None) -> None:
-        """A message was refused."""
-
-    def shut(self, code: CloseCode, reason: str) -> None:
-        """Say nothing more and close."""
-
-    def finish(self, code: CloseCode, reason: str) -> None:
-        """Write what is left to say, then close."""
-
-    def draining(self, deadline: float) -> None:
-        """The node goes down in ``deadline`` seconds."""
-
-    def farewell(self, receipt: Receipt) -> None:
-        """The session ended as its client asked: say ``bye``, close with 1000."""
 
 
 class Block(NamedTuple):
@@ -173,9 +140,8 @@ class Queue:
 
     def notify(self) -> None:
         """Wakes the consumer to look again."""
-        if self._wake is not None:
+        if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
-            self._wake = None
 
     # ---- what a connection asks for
 
@@ -185,6 +151,9 @@ class Queue:
         if isinstance(decided, Entry):
             self._insert(decided)
         elif isinstance(decided, Repeat):
+            if request.seq is None:
+                # It asks by id alone: no later `accepted` answers it.
+                decided.entry.numbered = False
             self._repeat(decided.entry)
         elif isinstance(decided, Silent):
             self.node.metrics.refused["out_of_order"] += 1
@@ -197,6 +166,9 @@ class Queue:
         if self.ended or entry is None:
             refused = Refused("not_found", f"no unsettled request {id!r}")
             self._refuse("cancel", refused, id)
+            return
+        if self.node.journal.overloaded:
+            self._refuse("cancel", Refused("overloaded", "too much waits to be committed", 1.0), id)
             return
         # In append order the mark comes after the row and before the outcome, whatever state
         # the request is in.
@@ -225,7 +197,7 @@ class Queue:
             acked=session.acked,
             queued=session.accepted - session.settled,
         )
-        if self.running is not None:
+        if self.running is not None and self.block is None:
             entry = self.running.entry
             report.running = Running(
                 entry.id,
@@ -264,10 +236,11 @@ class Queue:
             self._quiet.set_result(None)
             self._quiet = None
         if not ok:
-            self._fence()
+            self.fence()
         return ok and not self.fenced
 
-    def _fence(self) -> None:
+    def fence(self) -> None:
+        """Another owner has the session: nothing more is said or run here."""
         if self.fenced:
             return
         self.fenced = True
@@ -307,10 +280,10 @@ class Queue:
             return
         ahead = self.session.confirm(entry)
         self.node.metrics.accepted += 1
-        if self.link is not None:
-            self.link.accepted(entry, ahead)
         if not ahead or self.mode is not Mode.RUN:
             self.notify()
+        if self.link is not None:
+            self.link.accepted(entry, ahead)
 
     def _cancel_marked(self, entry: Entry, ok: bool) -> None:
         if self._answered(ok) and self.link is not None:
@@ -420,13 +393,14 @@ class Queue:
     def _settled(
         self, entry: Entry, ending: Ending, body: bytes, done: asyncio.Future[None], ok: bool
     ) -> None:
-        if self._answered(ok):
+        told = self._answered(ok)
+        if told:
             self.session.settle(entry, ending)
             self.node.metrics.settled[ending] += 1
-            if self.link is not None:
-                self.link.outcome(Outcome(entry.seq, entry.id, ending, body))
         if not done.done():
             done.set_result(None)
+        if told and self.link is not None:
+            self.link.outcome(Outcome(entry.seq, entry.id, ending, body))
 
     async def mark(self, entry: Entry, attempt: int) -> None:
         """Writes a start mark and waits until it is durable."""

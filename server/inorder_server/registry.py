@@ -20,13 +20,15 @@ from inorder.codes import CloseCode
 from inorder.messages import Receipt
 
 from .auth import Identity
+from .departed import Departed
 from .journal import backoff
+from .link import Link
 from .node import Node
-from .queue import Link, Mode, Queue
-from .receipts import Totals, verify
+from .queue import Mode, Queue
 from .refusal import Refusal
 from .session import Damaged, Session
-from .stores.port import Attach, End, Release, StoreUnavailable, Tally, Write
+from .stores.port import Attach, StoreUnavailable
+from .teardown import durable, hand_back, verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,9 @@ class Registry:
         self._node = node
         self._teardowns: set[asyncio.Task[None]] = set()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._totals = Totals()
-        # Receipts already in the totals of sessions that may come back.
-        self._counted: dict[str, Receipt] = {}
-        self._parked: dict[str, asyncio.TimerHandle] = {}
-        # Tries of parked heads (seq, tries, due): a resume does not begin them anew.
-        self._tries: dict[str, tuple[int, int, float]] = {}
+        self._departed = Departed(self._adopt_soon)
         self._adoptions: set[asyncio.Task[None]] = set()
+        self._closed = False
         node.metrics.live = self._live
 
     def _live(self) -> tuple[int, int]:
@@ -85,10 +83,11 @@ class Registry:
     ) -> Opened:
         """Attaches a connection to a new session, or resumes ``session``.
 
-        Raises :class:`Refusal` (session_gone, history_lost, store_unavailable) or
+        Raises :class:`Refusal` (session_gone, history_lost, store_unavailable, draining) or
         :class:`Ended`. Nothing is awaited between the attach and the return, but for a
         resume at a live queue: its link must hold back what comes before the welcome.
         """
+        self._check_open()
         if session is None:
             queue = Queue(self._node, self._new_session(user), user)
             self._enter(queue, link)
@@ -98,16 +97,28 @@ class Registry:
             lock = self._locks[session] = asyncio.Lock()
         async with lock:
             try:
+                if not self._node.journal.available:
+                    raise StoreUnavailable
                 queue = await self._find(user, session)
             except StoreUnavailable:
                 raise Refusal("store_unavailable", "the store is away", after=1.0) from None
-            self._check_history(queue, seq, accepted)
+            try:
+                self._check_open()
+                self._check_history(queue, seq, accepted)
+            except Refusal:
+                self._give_back(queue)
+                raise
+            queue.user = user
             if queue.link is not None:
                 queue.link.shut(CloseCode.REPLACED, "replaced")
             self._enter(queue, link)
             if seq is not None:
                 queue.acknowledge(seq)
-            await self._attached(queue)
+            try:
+                await self._attached(queue)
+            except BaseException:
+                self.detach(queue, link)
+                raise
             return Opened(queue, True, max(queue.session.acked, seq or 0))
 
     def _new_session(self, user: Identity, id: str | None = None) -> Session:
@@ -128,6 +139,11 @@ class Registry:
             queue.attach(link)
         if fresh:
             queue.start()
+            queue.consumer.add_done_callback(partial(self._ended, queue))
+
+    def _check_open(self) -> None:
+        if self._node.draining:
+            raise Refusal("draining", "the server is going down", after=1.0)
 
     async def _find(self, user: Identity, id: str) -> Queue:
         """The session's queue: the one that runs here, or one made from the store."""
@@ -162,16 +178,7 @@ class Registry:
             self._node.metrics.violations += 1
             logger.bind(session=id, user=user.name).error("the journal lacks rows: {}", exc)
             raise Refusal("history_lost", "the store lacks what it had confirmed") from None
-        counted = self._counted.pop(id, None)
-        if counted is not None:
-            self._totals.add(counted, -1)
-        timer = self._parked.pop(id, None)
-        if timer is not None:
-            timer.cancel()
-        seq, tries, due = self._tries.pop(id, (0, 0, 0.0))
-        if session.unsettled and session.unsettled[0].seq == seq:
-            session.unsettled[0].tries = tries
-            session.unsettled[0].due = due
+        self._departed.back(session)
         return Queue(self._node, session, user)
 
     def _check_history(self, queue: Queue, seq: int | None, accepted: int | None) -> None:
@@ -187,23 +194,26 @@ class Registry:
             session.settled,
             session.accepted,
         )
-        if session.id not in self.queues:
-            # Claimed for this hello alone: give it back to whoever may finish it.
-            self._enter(queue, None)
-            self._tear_down(queue)
         raise Refusal("history_lost", "the store has less than was confirmed to this client")
+
+    def _give_back(self, queue: Queue) -> None:
+        """Where it was claimed for a hello that is refused, somebody else may finish it."""
+        if queue.session.id in self.queues:
+            return
+        if self._node.draining:
+            queue.turn(Mode.STOP)
+        elif self._node.config.session.on_disconnect == "hold":
+            queue.turn(Mode.HOLD)
+        self._enter(queue, None)
+        self._tear_down(queue)
 
     async def _attached(self, queue: Queue) -> None:
         """P11: the attach is durable before the welcome."""
         session = queue.session
         session.attach += 1
-        if session.has_row:
-            await self._durable(Attach(session.id, session.epoch, session.attach))
-
-    async def _durable(self, write: Write) -> bool:
-        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._node.journal.append(write, partial(_answer, done))
-        return await done
+        write = Attach(session.id, session.epoch, session.attach)
+        if session.has_row and not await durable(self._node.journal, write):
+            queue.fence()
 
     # ---- detach
 
@@ -231,6 +241,15 @@ class Registry:
 
     # ---- teardown
 
+    def _ended(self, queue: Queue, consumer: asyncio.Task[None]) -> None:
+        """However its consumer ended, a queue is torn down: fenced and broken ones too."""
+        if self._closed:
+            return
+        crashed = not consumer.cancelled() and consumer.exception() is not None
+        if crashed and queue.link is not None:
+            queue.link.shut(CloseCode.INTERNAL, "internal")
+        self._tear_down(queue)
+
     def _tear_down(self, queue: Queue) -> asyncio.Task[None]:
         """The task that waits for the consumer's end and verifies it; one a queue."""
         if queue.teardown is None:
@@ -238,11 +257,12 @@ class Registry:
                 self._wind_up(queue), name=f"teardown {queue.session.id}"
             )
             self._teardowns.add(queue.teardown)
-            queue.teardown.add_done_callback(self._torn_down)
+            queue.teardown.add_done_callback(self._done)
         return queue.teardown
 
-    def _torn_down(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[None]) -> None:
         self._teardowns.discard(task)
+        self._adoptions.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.opt(exception=task.exception()).error("{} failed", task.get_name())
 
@@ -256,11 +276,11 @@ class Registry:
         if queue.fenced:
             self._remove(queue, None, ends=False)
             return
-        receipt = await self._verified(queue)
+        receipt = await verified(queue)
         # An unverified session keeps its rows: they are the evidence.
         ends = queue.closing and queue.link is not None
         ends = ends and receipt.verified and not receipt.pending
-        if session.has_row and not await self._hand_back(queue, receipt, ends):
+        if session.has_row and not await hand_back(queue, receipt, ends):
             log.warning("the session moved while its queue was torn down")
             receipt = msgspec.structs.replace(receipt, verified=False)
         self._remove(queue, receipt, ends)
@@ -273,78 +293,11 @@ class Registry:
         else:
             link.finish(CloseCode.RESTART, "draining")
 
-    async def _verified(self, queue: Queue) -> Receipt:
-        session = queue.session
-        tally = Tally(0, 0, 0, 0)
-        if session.has_row:
-            tally = await self._tally(session.id)
-        counts = session.counts()
-        # Pending work is left behind on purpose, unless the queue should have run it all.
-        parked = queue.parked is not None or queue.mode in (Mode.HOLD, Mode.STOP)
-        receipt, findings = verify(
-            session.id,
-            counts,
-            tally,
-            consumer_ended=queue.ended,
-            left_in_memory=session.in_flight + (0 if parked else counts.pending),
-        )
-        if findings:
-            self._node.metrics.violations += 1
-            logger.bind(session=session.id, user=session.user).error(
-                "the receipt does not verify: {}; {}", "; ".join(findings), receipt
-            )
-        else:
-            self._node.metrics.receipts += 1
-        return receipt
-
-    async def _hand_back(self, queue: Queue, receipt: Receipt, ends: bool) -> bool:
-        """P15 or P13. False where the session is no longer this node's."""
-        session, wall = queue.session, self._node.wall_ms()
-        if ends:
-            return await self._durable(
-                End(session.id, session.epoch, session.accepted, receipt, wall)
-            )
-        waits = queue.parked is not None and queue.parked.until is None
-        held = waits or queue.mode is Mode.HOLD
-        return await self._durable(
-            Release(
-                session.id,
-                session.epoch,
-                session.attach,
-                node=None,
-                clean=True,
-                open=bool(receipt.pending) and not held,
-                receipt=receipt,
-                at_ms=wall,
-            )
-        )
-
-    async def _tally(self, id: str) -> Tally:
-        """Waits for a store that is away: a receipt is worth it."""
-        delays = backoff()
-        while True:
-            try:
-                return await self._node.store.tally(id)
-            except StoreUnavailable:
-                await asyncio.sleep(next(delays))
-
     def _remove(self, queue: Queue, receipt: Receipt | None, ends: bool) -> None:
-        session = queue.session
-        del self.queues[session.id]
-        if receipt is not None and receipt.accepted:
-            self._totals.add(receipt)
-            if not ends:
-                self._counted[session.id] = receipt
-        parked = queue.parked
-        if parked is not None and session.unsettled:
-            head = session.unsettled[0]
-            self._tries[session.id] = (head.seq, head.tries, head.due)
-            if parked.until is not None and not self._node.draining:
-                self._parked[session.id] = asyncio.get_running_loop().call_later(
-                    max(parked.until - self._node.now(), 0), self._adopt_soon, session.id
-                )
+        del self.queues[queue.session.id]
+        self._departed.left(queue, receipt, ended=ends)
         if not self.queues:
-            logger.info("last one out: {}", self._totals)
+            logger.info("last one out: {}", self._departed.totals)
 
     # ---- adoption
 
@@ -361,10 +314,9 @@ class Registry:
         return taken
 
     def _adopt_soon(self, id: str) -> None:
-        self._parked.pop(id, None)
         task = asyncio.get_running_loop().create_task(self._adopt_later(id), name=f"adopt {id}")
         self._adoptions.add(task)
-        task.add_done_callback(self._adoptions.discard)
+        task.add_done_callback(self._done)
 
     async def _adopt_later(self, id: str) -> None:
         for delay in backoff():
@@ -397,6 +349,8 @@ class Registry:
                 return False  # damaged: logged and counted, left alone
             if queue is None:
                 return False
+            if self._node.draining:
+                queue.turn(Mode.STOP)
             self._enter(queue, None)
             self._tear_down(queue)
             return True
@@ -407,8 +361,7 @@ class Registry:
         """Winds all queues up, for at most ``timeout`` seconds plus a second for those that
         must be stopped. Returns the sessions whose queue could not be wound up."""
         self._node.draining = True
-        for timer in self._parked.values():
-            timer.cancel()
+        self._departed.stay()
         deadline = self._node.now() + timeout
         queues = list(self.queues.values())
         logger.info("draining {} sessions, for at most {:g} s", len(queues), timeout)
@@ -445,12 +398,11 @@ class Registry:
 
     def forgotten(self, sessions: list[str]) -> None:
         """These sessions expired: what was remembered of them goes too."""
-        for id in sessions:
-            self._counted.pop(id, None)
-            self._tries.pop(id, None)
+        self._departed.forget(sessions)
 
     async def close(self) -> None:
         """Ends what still waits for the store, at the very end of the process."""
+        self._closed = True
         tasks = [*self._teardowns, *self._adoptions]
         for task in tasks:
             task.cancel()
@@ -460,8 +412,3 @@ class Registry:
 
 def _gone() -> Refusal:
     return Refusal("session_gone", "no such session of yours")
-
-
-def _answer(done: asyncio.Future[bool], ok: bool) -> None:
-    if not done.done():
-        done.set_result(ok)

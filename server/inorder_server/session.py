@@ -44,7 +44,8 @@ class Entry:
     """A request of this session. ``params`` is dropped once it is settled.
 
     ``attempt`` counts its durable start marks, ``tries`` the attempts of this process;
-    ``due`` is when the next may begin, by the monotonic clock.
+    ``due`` is when the next may begin, by the monotonic clock, or infinity: on an operator's
+    word.
     ``loaded``: it came from the store; ``suspect``: it may have been running when the last
     owner died. ``numbered``: it carried its seq, so a later ``accepted`` covers it.
     ``since`` is when it was taken, by the monotonic clock; 0 where it was loaded.
@@ -353,6 +354,8 @@ class Session:
         if stored.stripped or stored.seq <= self.acked:
             entry.stage = Stage.SETTLED
         elif stored.ending is not None:
+            if self.unsettled:
+                raise Damaged(f"request {stored.seq} of session {self.id} has an outcome too early")
             entry.stage = Stage.SETTLED
             entry.ending = stored.ending
             self.settled = stored.seq

@@ -1,0 +1,49 @@
+"""What a queue says to its connection.
+
+Source: SPEC.md, "Messages". :class:`inorder_server.voice.Voice` is the one that speaks to a
+socket.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from inorder.codes import CloseCode
+from inorder.messages import Receipt
+
+from .session import Entry, Refused
+from .stores.port import Outcome
+
+
+class Link(Protocol):
+    """The attached connection, as its queue sees it. No method waits."""
+
+    def accepted(self, entry: Entry, ahead: int) -> None:
+        """The request is durable, ``ahead`` are before it."""
+
+    def progress(self, entry: Entry, attempt: int, n: int, body: bytes) -> None:
+        """A handler said how far it is. May be dropped."""
+
+    def outcome(self, outcome: Outcome) -> None:
+        """An outcome became durable."""
+
+    def repeat(self, seq: int) -> None:
+        """The outcome ``seq`` is asked for again."""
+
+    def cancelling(self, entry: Entry) -> None:
+        """A cancel is durable."""
+
+    def refused(self, of: str, refused: Refused, id: str | None) -> None:
+        """A message was refused."""
+
+    def shut(self, code: CloseCode, reason: str) -> None:
+        """Say nothing more and close."""
+
+    def finish(self, code: CloseCode, reason: str) -> None:
+        """Write what is left to say, then close."""
+
+    def draining(self, deadline: float) -> None:
+        """The node goes down in ``deadline`` seconds."""
+
+    def farewell(self, receipt: Receipt) -> None:
+        """The session ended as its client asked: say ``bye``, close with 1000."""

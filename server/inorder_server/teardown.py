@@ -1,0 +1,92 @@
+"""How the end of a queue is verified, and told to the store.
+
+Source: design.md G6; ownership.md P13 and P15; SPEC.md, "Receipt".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from loguru import logger
+
+from inorder.messages import Receipt
+
+from .journal import Journal, backoff
+from .queue import Mode, Queue
+from .receipts import verify
+from .stores.port import End, Release, Store, StoreUnavailable, Tally, Write
+
+
+async def verified(queue: Queue) -> Receipt:
+    """The receipt of a queue whose consumer has ended and whose writes were all answered."""
+    node, session = queue.node, queue.session
+    tally = Tally(0, 0, 0, 0)
+    if session.has_row:
+        tally = await _tally(node.store, session.id)
+    counts = session.counts()
+    # Pending work is left behind on purpose, unless the queue should have run it all.
+    left_on_purpose = queue.parked is not None or queue.mode in (Mode.HOLD, Mode.STOP)
+    receipt, findings = verify(
+        session.id,
+        counts,
+        tally,
+        consumer_ended=queue.ended,
+        left_in_memory=session.in_flight + (0 if left_on_purpose else counts.pending),
+    )
+    if findings:
+        node.metrics.violations += 1
+        logger.bind(session=session.id, user=session.user).error(
+            "the receipt does not verify: {}; {}", "; ".join(findings), receipt
+        )
+    else:
+        node.metrics.receipts += 1
+    return receipt
+
+
+async def hand_back(queue: Queue, receipt: Receipt, ends: bool) -> bool:
+    """P15 or P13. False where the session is no longer this node's."""
+    node, session = queue.node, queue.session
+    wall = node.wall_ms()
+    if ends:
+        return await durable(
+            node.journal, End(session.id, session.epoch, session.accepted, receipt, wall)
+        )
+    crashed = not queue.consumer.cancelled() and queue.consumer.exception() is not None
+    waits = queue.parked is not None and queue.parked.until is None
+    held = waits or queue.mode is Mode.HOLD
+    return await durable(
+        node.journal,
+        Release(
+            session.id,
+            session.epoch,
+            session.attach,
+            node=None,
+            clean=not crashed,
+            open=bool(receipt.pending) and not held,
+            receipt=receipt,
+            at_ms=wall,
+        ),
+    )
+
+
+async def durable(journal: Journal, write: Write) -> bool:
+    """Waits until the write is durable. False where its session is fenced."""
+    done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    journal.append(write, partial(_answer, done))
+    return await done
+
+
+def _answer(done: asyncio.Future[bool], ok: bool) -> None:
+    if not done.done():
+        done.set_result(ok)
+
+
+async def _tally(store: Store, id: str) -> Tally:
+    """Waits for a store that is away: a receipt is worth it."""
+    delays = backoff()
+    while True:
+        try:
+            return await store.tally(id)
+        except StoreUnavailable:
+            await asyncio.sleep(next(delays))
