@@ -1,13 +1,17 @@
-"""What a server process says of itself, to somebody who only runs it."""
+"""What a server process says of itself, and its files show, to somebody who only runs it."""
 
 from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from vector_server import ServerProcess
 
@@ -35,3 +39,18 @@ def last_one_out(server: ServerProcess) -> dict[str, int]:
     """The numbers of the last such line in the log."""
     line = re.findall(r"last one out: (.*?)\"", server.output())[-1]
     return {words.split()[1]: int(words.split()[0]) for words in line.split(", ")}
+
+
+def look(database: Path, sql: str, *values: Any) -> list[Any]:
+    """What the database says just now."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)) as db:
+        return db.execute(sql, values).fetchall()
+
+
+@contextmanager
+def locked(database: Path) -> Iterator[None]:
+    """Somebody else holds the lock on writing: nothing can be committed meanwhile."""
+    with closing(sqlite3.connect(database, timeout=10, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        yield
+        db.execute("ROLLBACK")

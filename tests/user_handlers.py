@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
 
 from inorder_server import Request, handler
@@ -30,6 +31,40 @@ def _note(request: Request, n: int) -> None:
     file = os.open("runs", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         os.write(file, f"{request.session} {request.seq} {request.id} {n}\n".encode())
+    finally:
+        os.close(file)
+
+
+@handler(timeout=120)
+async def gated(request: Request, gate: str) -> int:
+    """Runs until there is a file of that name. What it returns, no other run returns."""
+    _step("begin", request)
+    while not os.path.exists(gate):
+        await asyncio.sleep(0.005)
+    _step("end", request)
+    return random.getrandbits(53)
+
+
+@handler(timeout=120)
+def gated_thread(request: Request, gate: str) -> int:
+    """The same in a thread, which nothing stops."""
+    _step("begin", request)
+    while not os.path.exists(gate):
+        time.sleep(0.005)
+    _step("end", request)
+    return random.getrandbits(53)
+
+
+@handler(timeout=120, on_interrupt="fail")
+async def gated_once(request: Request, gate: str) -> int:
+    """The same, but never twice."""
+    return await gated(request, gate)
+
+
+def _step(word: str, request: Request) -> None:
+    file = os.open("steps", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(file, f"{word} {request.session} {request.seq} {request.attempt}\n".encode())
     finally:
         os.close(file)
 
