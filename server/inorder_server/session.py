@@ -206,7 +206,8 @@ class Session:
                     max(self._rate, 1.0), self._tokens + (now - self._refilled) * self._rate
                 )
             self._refilled = now
-            if self._tokens < 1:
+            # Who waited as long as told has a token, whatever the rounding took.
+            if self._tokens < 1 - 1e-6:
                 wait = (1 - self._tokens) / self._rate
                 return Refused("rate_limited", f"{self._rate:g} requests a second", wait)
             self._tokens -= 1
