@@ -100,7 +100,7 @@ class Edge:
         for connection in self.connections:
             since = connection.outbox.stuck_since
             if since is not None and now - since > bound:
-                connection.shut(CloseCode.SLOW_CLIENT, "slow_client")
+                connection.too_slow()
 
 
 @dataclass(frozen=True, slots=True)
@@ -462,6 +462,13 @@ class Connection(Voice):
         self.shut(CloseCode.HELLO_TIMEOUT, "hello_timeout")
 
     # ---- the end
+
+    def too_slow(self) -> None:
+        """The peer takes nothing; its outcomes stay in the journal."""
+        if not self._closed():
+            bound = self._node.config.session.slow_client_timeout
+            self._log.warning("closed a slow client: it took nothing for {:g} s", bound)
+            self.shut(CloseCode.SLOW_CLIENT, "slow_client")
 
     def _leave(self) -> None:
         """The socket is gone: first that, then the slower rest."""

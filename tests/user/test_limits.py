@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from contextlib import suppress
 from typing import Any
@@ -224,3 +225,31 @@ async def test_registration(serve) -> None:
         async with RawClient(server.url, headers={header: "for=192.0.2.1"}) as client:
             await client.send({"type": "register", "username": "eve", "password": PASSWORD})
             assert (await client.until("error"))["code"] == "forbidden", "a proxy is in between"
+
+
+# ---- a client that takes nothing
+
+
+async def test_a_slow_client(serve) -> None:
+    server = await serve({"session": {"slow_client_timeout": 0.2}})
+    count = 150
+    async with RawClient(server.url) as client:
+        session = (await client.register("ann", PASSWORD))["session"]
+        # Far more than the buffers between the two hold, and nobody reads.
+        sizes = (request("big", 200_000, seq=seq) for seq in range(1, count + 1))
+        await client.send(*sizes)
+        async with asyncio.timeout(15):
+            while "closed a slow client" not in server.output():
+                await asyncio.sleep(0.02)
+        assert await client.until_closed() == (4510, "slow_client")
+        held = len(client.outcomes)
+        assert held < count
+        assert [outcome["seq"] for outcome in client.outcomes] == list(range(1, held + 1))
+    async with RawClient(server.url) as client:
+        back = await client.hello(username="ann", password=PASSWORD, session=session, seq=held)
+        assert back["accepted"] == count
+        await client.until_outcome(count)
+        seqs = [outcome["seq"] for outcome in client.outcomes]
+        assert seqs == list(range(held + 1, count + 1)), "nothing was dropped"
+        receipt = await client.bye()
+        assert (receipt["done"], receipt["verified"]) == (count, True)
