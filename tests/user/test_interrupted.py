@@ -76,6 +76,8 @@ async def test_so_many_interruptions_and_no_more(serve, tmp_path: Path) -> None:
         await server.start()
         assert (await gates.reached(attempt + 1))[-1] == Step("begin", 1, attempt + 1)
     await server.kill()
+    # It would end now, if it still ran.
+    gates.open("g")
     gates.open("h")
     await server.start()
     async with RawClient(server.url) as client:

@@ -25,6 +25,7 @@ async def receipt_of(server, session: str) -> Json:
 @pytest.mark.parametrize(
     ("policy", "before", "cancelled"),
     [("finish", [1, 2, 3], 0), ("hold", [1], 0), ("cancel", [1], 3)],
+    ids=["finish", "hold", "cancel"],
 )
 async def test_what_becomes_of_the_rest(
     serve, tmp_path: Path, policy: str, before: list[int], cancelled: int
