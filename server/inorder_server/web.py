@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from loguru import logger
 from websockets.asyncio.server import ServerConnection
@@ -44,6 +44,8 @@ accepted is ever lost.</p>
 </html>
 """
 
+# Headers that decide something: which of two would count is anybody's guess.
+_ONCE = ("Host", "Origin", "Authorization", "Upgrade")
 # The refusals of a login, as HTTP has them.
 _STATUS = {
     "rate_limited": HTTPStatus.TOO_MANY_REQUESTS,
@@ -76,7 +78,9 @@ class Web:
 
     async def process(self, connection: ServerConnection, request: Request) -> Response | None:
         """websockets' ``process_request``."""
-        path = urlsplit(request.path).path
+        path, headers = _split(request.path).path, request.headers
+        if twice := next((name for name in _ONCE if len(headers.get_all(name)) > 1), None):
+            return _text(HTTPStatus.BAD_REQUEST, f"{twice} can't stand there twice")
         if path == WS_PATH:
             return await self._upgrade(connection, request)
         route = _ROUTES.get(path)
@@ -101,7 +105,7 @@ class Web:
             return response
         if self.draining():
             return _text(HTTPStatus.SERVICE_UNAVAILABLE, "draining: the server is going down")
-        refused = self._check_origin(headers)
+        refused = self._check_origin(headers, peer_of(connection))
         if refused is not None:
             return refused
         authorization = headers.get("Authorization")
@@ -116,15 +120,19 @@ class Web:
         connection.identity = identity  # type: ignore[attr-defined]
         return None
 
-    def _check_origin(self, headers: Headers) -> Response | None:
+    def _check_origin(self, headers: Headers, peer: Peer) -> Response | None:
         origin = headers.get("Origin")
         if origin is None:
             return None
         allowed = self.config.server.allowed_origins
-        parts = urlsplit(origin)
-        if origin in allowed or (parts.netloc and parts.netloc == headers.get("Host")):
-            return None
-        if is_loopback(self.config.server.host) and is_loopback(parts.hostname or ""):
+        parts = _split(origin)
+        near = is_loopback(parts.hostname or "")
+        own = bool(parts.netloc) and parts.netloc == headers.get("Host")
+        # A foreign page can have its name resolve to this machine, and is its own host then
+        # (DNS rebinding). Only a proxy has a reason to come from here under another name.
+        if own and not near and is_loopback(peer.address) and not peer.forwarded:
+            own = False
+        if origin in allowed or own or (near and is_loopback(self.config.server.host)):
             return None
         logger.warning(
             "refused the foreign origin {!r}: [server] allowed_origins in config.toml decides, "
@@ -195,6 +203,14 @@ def peer_of(connection: ServerConnection) -> Peer:
     headers = connection.request.headers if connection.request is not None else Headers()
     forwarded = "Forwarded" in headers or "X-Forwarded-For" in headers
     return Peer(str(address[0]) if address else "", forwarded)
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of a URL or path; all are empty where it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _refused(refusal: Refusal) -> Response:

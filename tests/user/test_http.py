@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
 from urllib.parse import urlsplit
 
 from frames import RawClient, request
@@ -73,6 +74,42 @@ async def test_what_is_not_there(serve) -> None:
     response, _ = ask(server, "/ws")
     assert response.status == 426
     assert response.headers["Upgrade"] == "websocket"
+
+
+def talk(server: ServerProcess, text: str) -> int:
+    """The status of the answer to what no HTTP library would send."""
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=15) as raw:
+        raw.sendall(text.replace("\n", "\r\n").encode())
+        answer = b""
+        while part := raw.recv(65536):
+            answer += part
+    return int(answer.split()[1])
+
+
+async def test_requests_that_are_none(serve) -> None:
+    """They are refused, and are no error of the server's: anybody can send them."""
+    server = await serve({"log": {"level": "DEBUG"}})
+    upgrade = "GET /ws HTTP/1.1\nHost: a\nConnection: Upgrade\nUpgrade: websocket\n"
+    key = "Sec-WebSocket-Version: 13\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\n"
+    for text, status in (
+        ("GET //[x HTTP/1.1\nHost: a\n\n", 404),
+        ("GET http://[/ws HTTP/1.1\nHost: a\n\n", 404),
+        ("GET / HTTP/1.1\nHost: a\nHost: b\n\n", 400),
+        (f"{upgrade}{key}Origin: http://[x\n\n", 403),
+        (f"{upgrade}{key}Origin: http://a\nOrigin: http://b\n\n", 400),
+        (f"{upgrade}{key}Host: b\n\n", 400),
+        (f"{upgrade}{key}Authorization: Basic YTpi\nAuthorization: Bearer x\n\n", 400),
+        (f"{upgrade}{key}Upgrade: h2c\n\n", 400),
+        (f"{upgrade}\n", 400),
+        (f"{upgrade}Sec-WebSocket-Version: 8\nSec-WebSocket-Key: AAAA\n\n", 400),
+        (f"GET /{'a' * 20_000} HTTP/1.1\n\n", 414),
+        ("GET / HTTP/1.1\n" + "A: b\n" * 300 + "\n", 431),
+    ):
+        assert talk(server, text) == status, text
+    assert "ERROR" not in server.output()
+    assert "Traceback" not in server.output()
+    assert ask(server, "/healthz")[0].status == 200
 
 
 async def test_methods_that_are_not_allowed(serve) -> None:

@@ -157,6 +157,28 @@ async def test_origins(serve) -> None:
     assert "allowed_origins" in logged[0], "the log says which setting decides"
 
 
+async def test_a_page_whose_name_was_made_to_point_here(serve) -> None:
+    """DNS rebinding: to the browser it is the page's own host, to us it is foreign."""
+    server = await serve({"server": {"allowed_origins": ["http://known.example.org"]}})
+    port = int(server.url.split(":")[2].split("/")[0])
+    here: dict[str, Any] = {"host": "127.0.0.1", "port": port, "proxy": None}
+    for name in ("evil.example.org", "known.example.org"):
+        url, origin = f"ws://{name}:{port}/ws", Origin(f"http://{name}:{port}")
+        refused = await turned_away(url, origin=origin, **here)
+        assert refused.response.status_code == 403
+        # A proxy on this machine hands on the name that the browser asked for.
+        behind = {"X-Forwarded-For": "192.0.2.1"}
+        async with connect(url, origin=origin, additional_headers=behind, **here):
+            pass
+    origin = Origin("http://known.example.org")
+    async with connect(f"ws://known.example.org:{port}/ws", origin=origin, **here):
+        pass
+    async with connect(
+        f"ws://localhost:{port}/ws", origin=Origin(f"http://localhost:{port}"), **here
+    ):
+        pass
+
+
 async def test_subprotocols(serve) -> None:
     server = await serve()
     for offered in (["inorder.v2"], ["mqtt"], ["INORDER.V1"], ["graphql-ws", "mqtt"]):
