@@ -22,9 +22,9 @@ class _Selector(selectors.DefaultSelector):
         self.threads = 0
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        if self.threads:
+        if self.threads and timeout != 0:
             # A thread is at work: its end comes through the loop's own pipe.
-            return super().select(5)
+            return super().select(0.01)
         ready = super().select(0)
         if ready or timeout == 0:
             return ready

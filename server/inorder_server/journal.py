@@ -73,9 +73,12 @@ class Journal:
         self._waiting.append(write)
         self._callbacks.append(committed)
         self._bytes += _WRITE_BYTES + _size(write)
-        if self._wake is not None:
+        self._rouse()
+
+    def _rouse(self) -> None:
+        if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
-            self._wake = None
+        self._wake = None
 
     async def flushed(self) -> None:
         """Returns when everything appended so far is durable and was reported."""
@@ -89,9 +92,7 @@ class Journal:
         self._closed = True
         if self._task is None:
             return True
-        if self._wake is not None:
-            self._wake.set_result(None)
-            self._wake = None
+        self._rouse()
         _, pending = await asyncio.wait([self._task], timeout=timeout)
         if pending:
             self._task.cancel()
