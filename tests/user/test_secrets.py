@@ -169,6 +169,7 @@ def command_line(folder: Path, secrets: Secrets, env: dict[str, str]) -> Iterato
         yield done.stdout + done.stderr
 
 
+@pytest.mark.slow
 async def test_no_secret_in_any_line(serve, tmp_path: Path) -> None:
     secrets = Secrets()
     env = {
