@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any
 
-from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as open_websocket
-from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
-from websockets.typing import Subprotocol
-
-from . import errors
+from . import retry
 from .core import Core
-from .credentials import Auth, Credentials, State
-from .errors import ConnectionLost
+from .credentials import Auth, Credentials, Login, State
+from .dialing import Dialer
 from .job import Job
-from .messages import SUBPROTOCOL
 from .phases import Phase
+from .retry import Backoff
 from .session import Session
-
-MAX_FRAME = 2**27
-"""Bytes of a frame that is taken from a server: its batch of its largest outcomes."""
 
 
 class connect:
@@ -35,10 +25,18 @@ class connect:
     ``token``, or ``username`` with ``password``, or ``auth``, a callable (also ``async``) that
     returns a token or a (name, password); or none of them, where ``additional_headers`` hold
     the credentials. ``register``: make the account first. ``resume``: go on with an older
-    session. ``window``: the most requests on their way at once. ``on_state``: is told
-    ``connected``, ``draining``, ``closed``, ``lost``, ``detached``. ``client``: a name for the
-    server's log. ``open_timeout``: seconds until ``welcome``. Other options go to
-    ``websockets.asyncio.client.connect`` (``ssl``, ``proxy``, ``additional_headers`` …).
+    session. ``window``: the most requests on their way at once. ``client``: a name for the
+    server's log. Other options go to ``websockets.asyncio.client.connect`` (``ssl``,
+    ``proxy``, ``additional_headers``, ``ping_timeout`` …).
+
+    The first connection must stand within ``open_timeout`` seconds, and a first failure is
+    final, unless ``keep_trying``. A connection that is lost later is opened again (``backoff``
+    yields the seconds before each attempt), until it was gone for ``give_up_after`` seconds;
+    0: not at all, None: for ever. Then, or where coming back is of no use, everything that is
+    open ends with the reason, which says in ``accepted`` what became of the request.
+
+    ``on_state`` is told ``connected``; then ``draining``, ``reconnecting`` and ``resumed`` as
+    often as it happens; at last ``closed``, ``lost`` or ``detached``.
 
     Raises ``LoginFailed``, ``SessionGone``, ``HistoryLost`` or ``ConnectionLost``.
     """
@@ -57,21 +55,26 @@ class connect:
         on_state: Callable[[str], object] | None = None,
         client: str | None = None,
         open_timeout: float = 10.0,
+        keep_trying: bool = False,
+        give_up_after: float | None = 60.0,
+        backoff: Backoff = retry.backoff,
         **options: Any,
     ) -> None:
+        given = None
         if auth is None:
-            self._given = Credentials(token, username, password, register)
+            given = Credentials(token, username, password, register)
         elif token is not None or username is not None or password is not None:
             raise ValueError("either auth or a token or a username with a password")
-        self._url = url
-        self._auth = auth
-        self._register = register
+        self._login = Login(given, auth, register)
+        self._dialer = Dialer(url, options)
         self._resume = resume
         self._window = window
         self._on_state = on_state
         self._client = client
         self._open_timeout = open_timeout
-        self._options = options
+        self._keep_trying = keep_trying
+        self._give_up_after = give_up_after
+        self._backoff = backoff
         self._session: Session | None = None
 
     def __await__(self) -> Generator[Any, None, Session]:
@@ -94,41 +97,22 @@ class connect:
             await self._session.close()
 
     async def _open(self) -> Session:
-        core = Core(self._window, self._resume)
-        credentials = await self._credentials()
-        try:
-            async with asyncio.timeout(self._open_timeout):
-                socket = await self._open_socket()
-                session = Session(core, socket, self._on_state)
-                await session._open(credentials, self._client)
-        except TimeoutError:
-            message = f"no welcome within {self._open_timeout} s"
-            raise ConnectionLost("unreachable", message, retry=True) from None
+        core = Core(
+            self._window,
+            self._resume,
+            give_up_after=self._give_up_after,
+            backoff=self._backoff,
+        )
+        session = Session(
+            core,
+            self._dialer,
+            self._login,
+            client=self._client,
+            open_timeout=self._open_timeout,
+            on_state=self._on_state,
+        )
+        await session._open(self._open_timeout if self._keep_trying else 0.0)
         return session
-
-    async def _credentials(self) -> Credentials:
-        if self._auth is None:
-            return self._given
-        answer = self._auth()
-        if inspect.isawaitable(answer):
-            answer = await answer
-        return Credentials.of(answer, self._register)
-
-    async def _open_socket(self) -> ClientConnection:
-        options = {"compression": None, "max_size": MAX_FRAME, **self._options}
-        try:
-            return await open_websocket(
-                self._url, subprotocols=[Subprotocol(SUBPROTOCOL)], open_timeout=None, **options
-            )
-        except InvalidStatus as exc:
-            said = (exc.response.body or b"").decode(errors="replace").strip()
-            raise errors.handshake(exc.response.status_code, said) from None
-        except InvalidURI as exc:
-            raise ValueError(str(exc)) from None
-        except InvalidHandshake as exc:
-            raise ConnectionLost("unreachable", str(exc)) from exc
-        except (OSError, EOFError) as exc:
-            raise ConnectionLost("unreachable", str(exc), retry=True) from exc
 
 
 __all__ = ["Job", "Session", "connect"]

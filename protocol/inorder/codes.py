@@ -101,3 +101,9 @@ def comes_back(close_code: int) -> bool:
     (SPEC.md, "Close codes").
     """
     return close_code not in _STOP and not 4400 <= close_code <= 4499
+
+
+def status_comes_back(status: int) -> bool:
+    """Whether a client should try again after this HTTP status in place of the upgrade
+    (SPEC.md, "Connecting")."""
+    return status not in (400, 401, 403)

@@ -22,7 +22,6 @@ from .events import (
     CallProgress,
     CancelAnswered,
     LoginRefused,
-    Opened,
     Outcome,
     OutcomeCame,
 )
@@ -41,7 +40,8 @@ from .messages import (
     Welcome,
 )
 from .phases import Phase
-from .sending import ACK_AFTER, ACK_EVERY, LIMITS, Sending
+from .returning import Returning
+from .sending import ACK_AFTER
 from .window import Call, Place
 
 WAIT = 1.0
@@ -50,8 +50,9 @@ WAIT = 1.0
 _decode = msgspec.json.decode
 
 
-class Core(Sending):
-    """One session's client side: :class:`Sending`, and what the server says to it."""
+class Core(Returning):
+    """One session's client side: :class:`Sending`, :class:`Returning`, and what the server
+    says to it."""
 
     def receive(self, frame: str | bytes, now: float) -> None:
         """Takes a frame of the server. Never raises for what the frame holds."""
@@ -60,42 +61,20 @@ class Core(Sending):
         try:
             messages = decode_server(frame)
         except Malformed as exc:
-            self._break(f"the server's frame can't be read: {exc}")
+            self._break(f"the server's frame can't be read: {exc}", now)
             return
         for message in messages:
             if (on := self._ON.get(type(message))) and self._listens():
                 on(self, message, now)
 
     def _listens(self) -> bool:
-        return Phase.NEW < self.phase < Phase.ENDED
-
-    def connection_lost(self, close_code: int, reason: str) -> None:
-        """The socket has closed (1006: without a close frame)."""
-        if self.phase < Phase.ENDED:
-            self._fail(Phase.LOST, lambda accepted: errors.closed(close_code, reason, accepted))
+        return Phase.AWAY < self.phase < Phase.ENDED
 
     def _on_welcome(self, welcome: Welcome, now: float) -> None:
-        if self.phase is not Phase.GREETING:
-            return self._break("a second welcome")
-        resume = self._resume
-        if resume and not (welcome.resumed and welcome.session == resume.session):
-            return self._forget(
-                errors.SessionGone("session_gone", "the server has started another session")
-            )
-        if resume and (welcome.settled < resume.held or welcome.accepted < resume.accepted):
-            return self._forget(
-                errors.HistoryLost("history_lost", "the server has less than it had promised")
-            )
-        self.session, self.user = welcome.session, welcome.user
-        self.token = welcome.token or self.token
-        self.limits = welcome.limits or LIMITS
-        self._ack_every = max(1, min(ACK_EVERY, self.limits.unacked // 2))
-        self._inherited = welcome.accepted
-        held = resume.held if resume else welcome.acked
-        self._window.open(self.limits, welcome.accepted, held, welcome.acked)
-        self._enter(Phase.OPEN)
-        self._events.append(Opened())
-        return None
+        if self.phase is Phase.GREETING:
+            self._welcome(welcome, now)
+        else:
+            self._break("a second welcome", now)
 
     def _on_accepted(self, message: Accepted, now: float) -> None:
         call = self._calls.get(message.id)
@@ -105,12 +84,12 @@ class Core(Sending):
             if call.watched:
                 self._events.append(CallAccepted(call))
         else:
-            self._accept(seq)
+            self._accept(seq, now)
 
-    def _accept(self, seq: int) -> bool:
+    def _accept(self, seq: int, now: float) -> bool:
         window = self._window
         if seq >= window.next_seq:
-            self._break(f"the server accepted {seq}, which was not sent")
+            self._break(f"the server accepted {seq}, which was not sent", now)
             return False
         if seq > window.accepted:
             for call in window.accept(seq):
@@ -143,12 +122,12 @@ class Core(Sending):
         if seq <= window.held:
             return call is not None
         if seq != window.held + 1:
-            self._break(f"after outcome {window.held} came {seq}")
+            self._break(f"after outcome {window.held} came {seq}", now)
             return False
         if call is None and seq > self._inherited:
-            self._break(f"outcome {seq} is for an id that was not sent")
+            self._break(f"outcome {seq} is for an id that was not sent", now)
             return False
-        if not self._accept(seq):
+        if not self._accept(seq, now):
             return False
         window.held = seq
         if self._ack_at is None:
@@ -170,7 +149,7 @@ class Core(Sending):
             if call := self._calls.get(error.id or ""):
                 self._not_cancelled(call, error)
         elif of in ("hello", "register") and self.phase is Phase.GREETING:
-            self._enter(Phase.NEW)
+            self._enter(self._before_hello)
             self._events.append(LoginRefused(errors.login(error)))
         elif of in self._asks:
             self._answer(of, errors.refusal(error))
@@ -179,7 +158,7 @@ class Core(Sending):
             self._bye_at = now + _wait(error)
         else:
             # It answers something of ours, and what that was can't be known.
-            self._break(error.message, error.code)
+            self._break(error.message, now, error.code)
 
     def _refused(self, call: Call, error: Error, now: float) -> None:
         """Goes back once (SPEC.md, "Numbers")."""
@@ -189,14 +168,15 @@ class Core(Sending):
             # True of this id whenever it was said, also of an earlier sending.
             if call.place is Place.SENT:
                 window.go_back(call)
-            self._end(call, errors.refusal(error, accepted=False))
+            self._end(call, errors.refusal(error, accepted=_was_accepted(call, error, details)))
         elif call.place is not Place.SENT or details.get("seq", call.seq) != call.seq:
             return  # of an earlier sending: it has gone back since
         elif error.code == "out_of_order":
             expected = details.get("expected", call.seq)
             if not isinstance(expected, int) or expected <= window.accepted:
                 if "seq" in details:  # without it this may be the echo of an old gap
-                    self._break(f"the server expects {expected!r} after {window.accepted}")
+                    said = f"the server expects {expected!r} after {window.accepted}"
+                    self._break(said, now)
                 return
             # Numbers that were not given here belong to requests of somebody else's.
             if expected > window.next_seq:
@@ -211,18 +191,21 @@ class Core(Sending):
 
     def _not_cancelled(self, call: Call, error: Error) -> None:
         if error.code != "not_found":
+            self._cancels.pop(call.id, None)
             self._events.append(CancelAnswered(call, errors.refusal(error)))
         elif call.place is Place.UNSENT:
             # The server had refused it, and now it need not be sent again.
-            self._end(call, errors.Cancelled("cancelled", "cancelled unsent", accepted=False))
+            self._end(call, errors.unsent())
             self._events.append(CancelAnswered(call, True))
         elif call.sent_in > call.cancelled_in:
             self.cancel(call)
         else:
+            self._cancels.pop(call.id, None)
             self._events.append(CancelAnswered(call, False))
 
     def _on_cancelling(self, message: Cancelling, now: float) -> None:
         if call := self._calls.get(message.id):
+            self._cancels.pop(call.id, None)
             self._events.append(CancelAnswered(call, True))
 
     def _on_status(self, message: StatusReport, now: float) -> None:
@@ -235,8 +218,13 @@ class Core(Sending):
         self._answer("ping", None if message.data is UNSET else _decode(message.data))
 
     def _answer(self, kind: str, answer: Any) -> None:
-        if asks := self._asks[kind]:
-            self._events.append(Answered(asks.popleft(), answer))
+        if not (asks := self._asks[kind]):
+            return
+        if (ask := asks.popleft()).owner is not self:
+            self._events.append(Answered(ask, answer))
+        elif isinstance(answer, StatusReport):
+            blocked = answer.blocked
+            self._blocked = blocked is not None and blocked.next_retry_s is None
 
     def _on_token(self, message: Token, now: float) -> None:
         self.token = message.token
@@ -247,12 +235,14 @@ class Core(Sending):
             self._enter(Phase.DRAINING)
 
     def _on_bye(self, message: ByeReceipt, now: float) -> None:
-        self.receipt = receipt = message.receipt
-        if self.phase is Phase.GREETING:
-            return self._forget(errors.ended(receipt))
-        self._accept(min(receipt.accepted, self._window.next_seq - 1))
+        receipt = message.receipt
+        self._window.accept(min(receipt.accepted, self._window.next_seq - 1))
+        if self.phase is Phase.GREETING and self._mode is None:
+            # Somebody else has ended it.
+            self._fail(Phase.LOST, lambda accepted: errors.ended(receipt, accepted))
+            return
+        self.receipt = receipt
         self._fail(Phase.ENDED, lambda accepted: errors.ended(receipt, accepted is True))
-        return None
 
     _ON: ClassVar[dict[type, Callable[[Core, Any, float], None]]] = {
         Welcome: _on_welcome,
@@ -268,6 +258,14 @@ class Core(Sending):
         Draining: _on_draining,
         ByeReceipt: _on_bye,
     }
+
+
+def _was_accepted(call: Call, error: Error, details: dict[str, Any]) -> bool | None:
+    """Of a request that is refused for good: whether it had been accepted before."""
+    if error.code != "already_acknowledged":
+        return False
+    # With its own number: the server does not remember the id.
+    return True if details.get("seq", call.seq) != call.seq else None
 
 
 def _wait(error: Error) -> float:

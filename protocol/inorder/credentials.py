@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
 
 from .messages import Hello, Register
 
@@ -79,3 +80,51 @@ class Credentials:
             accepted=accepted,
             client=client,
         )
+
+
+class Login:
+    """Which credentials a connection tries, one after the other.
+
+    Coming back one has a token from the server, which costs it less than a password; where
+    that is refused, the program's own are tried. What ``auth`` returned and was refused is
+    asked for once again.
+    """
+
+    def __init__(self, given: Credentials | None, auth: Auth | None, register: bool) -> None:
+        self._given = given
+        self._auth = auth
+        self._register = register
+
+    def succeeded(self) -> None:
+        """The account is made: from now on it is only logged in to."""
+        self._register = False
+        if self._given is not None:
+            self._given = replace(self._given, register=False)
+
+    async def tries(self, token: str | None) -> AsyncGenerator[Credentials, None]:
+        """``token``: the newest that the server gave. Each next one only if the one before
+        was refused."""
+        given = self._given
+        if given == _BY_HEADERS:
+            yield _BY_HEADERS
+            return
+        if token is not None:
+            yield Credentials(token=token)
+        if given is not None:
+            if given.token != token or token is None:
+                yield given
+            return
+        first = await self._ask()
+        yield first
+        if token is None and (again := await self._ask()) != first:
+            yield again
+
+    async def _ask(self) -> Credentials:
+        assert self._auth is not None
+        answer = self._auth()
+        if inspect.isawaitable(answer):
+            answer = await answer
+        return Credentials.of(answer, self._register)
+
+
+_BY_HEADERS = Credentials()

@@ -24,7 +24,7 @@ from __future__ import annotations
 from copy import copy
 from typing import Any
 
-from .codes import CloseCode, comes_back
+from .codes import CloseCode, comes_back, status_comes_back
 from .messages import Error, Receipt
 
 
@@ -77,7 +77,8 @@ class LoginFailed(InorderError):
 
 
 class Refused(InorderError):
-    """Not taken, and not run. A refused request has ``accepted`` False."""
+    """Not taken, and not run. A refused request has ``accepted`` False; but for
+    ``already_acknowledged``: it was accepted and has run, and its outcome is forgotten."""
 
 
 class MessageTooLarge(Refused):
@@ -136,6 +137,16 @@ _OUTCOMES: dict[str, type[RequestFailed]] = {
     "skipped": Skipped,
     "result_too_large": ResultTooLarge,
 }
+_CLOSES = {
+    int(CloseCode.REPLACED): "another connection has taken the session over",
+    int(CloseCode.FORBIDDEN): "the user was revoked, deleted or given another password",
+}
+_STATUSES: dict[int, tuple[type[InorderError], str]] = {
+    401: (LoginFailed, "unauthenticated"),
+    403: (LoginFailed, "forbidden"),
+    429: (LoginFailed, "rate_limited"),
+    503: (ConnectionLost, "draining"),
+}
 _SESSION: dict[str, type[InorderError]] = {
     "session_gone": SessionGone,
     "history_lost": HistoryLost,
@@ -183,9 +194,10 @@ def closed(close_code: int, reason: str, accepted: bool | None = None) -> Inorde
     """
     if close_code == CloseCode.SESSION_GONE:
         return SessionGone("session_gone", "the session is gone", accepted=accepted)
+    said = f"the connection closed ({close_code} {reason})".replace(" )", ")")
     lost = ConnectionLost(
         reason if reason.isidentifier() else "connection_lost",
-        f"the connection closed ({close_code} {reason})".replace(" )", ")"),
+        f"{_CLOSES[close_code]} ({close_code})" if close_code in _CLOSES else said,
         retry=comes_back(close_code),
         accepted=accepted,
     )
@@ -193,16 +205,30 @@ def closed(close_code: int, reason: str, accepted: bool | None = None) -> Inorde
     return lost
 
 
-def handshake(status: int, said: str) -> InorderError:
+def handshake(status: int, said: str, after: float | None = None) -> InorderError:
     """The exception for an HTTP answer where a WebSocket was asked for."""
     message = f"HTTP {status}: {said}" if said else f"HTTP {status}"
-    if status == 401:
-        return LoginFailed("unauthenticated", message)
-    if status == 403:
-        return LoginFailed("forbidden", message)
-    if status == 503:
-        return ConnectionLost("draining", message, retry=True)
-    return ConnectionLost("unreachable", message, retry=status != 400)
+    kind, code = _STATUSES.get(status, (ConnectionLost, "unreachable"))
+    return kind(code, message, retry=status_comes_back(status), after=after)
+
+
+def gave_up(last: InorderError, seconds: float) -> ConnectionLost:
+    """The exception for a session that could not be resumed in time."""
+    message = f"no connection for {seconds:g} s; {last.message}"
+    lost = ConnectionLost(last.code, message, retry=True)
+    lost.close_code = getattr(last, "close_code", None)
+    return lost
+
+
+def unsent() -> Cancelled:
+    """The exception for a request that was cancelled before the server had it."""
+    return Cancelled("cancelled", "cancelled unsent", accepted=False)
+
+
+def forgotten() -> Refused:
+    """The exception for a request whose outcome was acknowledged before it came here."""
+    message = "its outcome was acknowledged before, and is forgotten"
+    return Refused("already_acknowledged", message, accepted=True)
 
 
 __all__ = [

@@ -12,12 +12,16 @@ from .window import Call
 
 
 class Ask:
-    """A question that is answered in turn: ``status``, ``methods`` or ``ping``."""
+    """A question that is answered in turn: ``status``, ``methods`` or ``ping``.
 
-    __slots__ = ("kind", "owner")
+    ``message`` is its encoding: what a lost connection left unanswered is asked again.
+    """
 
-    def __init__(self, kind: str, owner: Any = None) -> None:
+    __slots__ = ("kind", "message", "owner")
+
+    def __init__(self, kind: str, message: bytes, owner: Any = None) -> None:
         self.kind = kind
+        self.message = message
         self.owner = owner
 
 
@@ -89,8 +93,14 @@ class Ended(Struct):
     receipt: Receipt
 
 
+class Dropped(Struct):
+    """The connection is of no more use, and another is wanted when ``Core.due`` says so."""
+
+    error: InorderError
+
+
 class Lost(Struct):
-    """The connection is of no more use: close the socket, if it is still open."""
+    """The session is over here: close the socket, if it is still open."""
 
     error: InorderError
 
@@ -106,5 +116,6 @@ Event = (
     | Answered
     | StateChanged
     | Ended
+    | Dropped
     | Lost
 )

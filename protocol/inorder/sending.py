@@ -23,6 +23,9 @@ ACK_EVERY = 100
 """Outcomes after which an ``ack`` is sent at once (SPEC.md, "ack")."""
 ACK_AFTER = 1.0
 """Seconds after which the rest is acknowledged."""
+LOOK_FIRST = 0.5
+LOOK_EVERY = 2.0
+"""Seconds until a close that waits for outcomes asks whether the queue is blocked."""
 _SEQ_BYTES = len(b',"seq":9007199254740991}') + len(b"[]")
 # Where ``welcome`` names none: the server's defaults.
 LIMITS = Limits(
@@ -57,25 +60,31 @@ class Sending:
     ) -> None:
         if window < 1:
             raise ValueError("window is at least 1")
-        self.phase = Phase.NEW
+        self.phase = self._before_hello = Phase.NEW
         self.limits = LIMITS
         self.session = resume.session if resume else ""
         self.user = ""
         self.token: str | None = None
         self.receipt: Receipt | None = None
         self.error: InorderError | None = None
-        self._resume = resume
+        self._foreign = resume is not None
         self._window = Window(window)
+        if resume:
+            self._window.resume(resume.held, resume.accepted)
         self._prefix = f"{secrets.token_hex(4)}-" if prefix is None else prefix
         self._count = 0
         self._calls: dict[str, Call] = {}
         self._asks: dict[str, deque[Ask]] = {"status": deque(), "methods": deque(), "ping": deque()}
         self._events: list[Event] = []
         self._control: list[bytes] = []
-        self._mode: Literal["finish", "cancel"] = "finish"
+        self._cancels: dict[str, Call] = {}
+        self._mode: Literal["finish", "cancel"] | None = None
+        self._welcomed = False
         self._inherited = 0
         self._outcomes: deque[Outcome] = deque()
         self._bye_at = -inf
+        self._look_at = inf
+        self._blocked = False
         self._ack_every = ACK_EVERY
         self._ack_at: float | None = None
 
@@ -85,6 +94,11 @@ class Sending:
     def state(self) -> State:
         """What to keep in order to come back later."""
         return State(self.session, self._taken(), self._window.accepted)
+
+    @property
+    def closing(self) -> bool:
+        """Whether the program has said :meth:`close`."""
+        return self._mode is not None
 
     def next_outcome(self) -> Outcome | None:
         """Takes an outcome of a request that an earlier start had sent, if one is here."""
@@ -98,8 +112,10 @@ class Sending:
     def hello(self, credentials: Credentials, client: str | None = None) -> None:
         """Greets. Answered by :class:`Opened` or :class:`LoginRefused`, after which
         another try is possible."""
+        self._before_hello = self.phase
         self._enter(Phase.GREETING)
-        self._control.append(encode(credentials.greeting(self._resume, client)))
+        state = self.state if self.session else None
+        self._control.append(encode(credentials.greeting(state, client)))
 
     def submit(
         self,
@@ -115,7 +131,7 @@ class Sending:
         :meth:`close`, ``ValueError`` for an id that can't be used, ``TypeError`` for params
         that are no JSON.
         """
-        if self.phase >= Phase.CLOSING:
+        if self._mode is not None or self.phase >= Phase.CLOSING:
             raise self._over()
         if id is None:
             self._count += 1
@@ -136,10 +152,12 @@ class Sending:
         if call.place is Place.ENDED:
             return isinstance(call.error, errors.Cancelled)
         if call.place is Place.UNSENT:
-            self._end(call, errors.Cancelled("cancelled", "cancelled unsent", accepted=False))
+            self._end(call, errors.unsent())
             return True
         call.cancelled_in = self._window.generation
-        self._control.append(encode(Cancel(id=call.id)))
+        self._cancels[call.id] = call
+        if self.phase in LIVE:
+            self._control.append(encode(Cancel(id=call.id)))
         return None
 
     def status(self, from_seq: int | None = None, owner: Any = None) -> Ask:
@@ -158,15 +176,19 @@ class Sending:
     def close(self, mode: Literal["finish", "cancel"] = "finish") -> None:
         """Ends the session: ``bye`` follows what was submitted. Answered by :class:`Ended`.
 
-        With ``cancel`` what was not sent yet is refused here (``closing``). Raises the
-        session's error where it is over.
+        ``finish`` waits for the outcomes first, unless the queue is blocked: the server
+        forgets them with the session, and a connection may break. With ``cancel`` what was
+        not sent yet is refused here (``closing``). Raises the session's error where it is
+        over.
         """
         if mode not in ("finish", "cancel"):
             raise ValueError("mode is finish or cancel")
-        if self.phase not in (Phase.OPEN, Phase.DRAINING):
+        if not self._welcomed or self._mode is not None or self.phase >= Phase.CLOSING:
             raise self._over()
-        self._enter(Phase.CLOSING)
         self._mode = mode
+        self._look_at = -inf
+        if self.phase in LIVE:
+            self._enter(Phase.CLOSING)
         if mode == "cancel":
             self._refuse_unsent()
 
@@ -174,7 +196,7 @@ class Sending:
         """Leaves the connection, not the session. All open calls end with an error."""
         if self.phase in (Phase.ENDED, Phase.LOST, Phase.DETACHED):
             return
-        if self._taken() > self._window.acked:
+        if self.phase in LIVE and self._taken() > self._window.acked:
             self._ack()
         self._fail(
             Phase.DETACHED,
@@ -209,8 +231,11 @@ class Sending:
             times.append(self._ack_at)
         if isfinite(self._window.paused_until) and self._window.next():
             times.append(self._window.paused_until)
-        if self.phase is Phase.CLOSING and isfinite(self._bye_at):
-            times.append(self._bye_at)
+        if self.phase is Phase.CLOSING:
+            looks = not self._window.sent and self._waits_for_outcomes()
+            at = self._look_at if looks else self._bye_at
+            if isfinite(at):
+                times.append(at)
         return min(times, default=None)
 
     # ---- sending
@@ -219,6 +244,8 @@ class Sending:
         control, self._control = self._control, []
         yield from control
         window = self._window
+        if now >= window.paused_until:
+            window.paused_until = -inf  # else it would stay the next deadline
         room = window.room(now)
         largest = self.limits.message_bytes - _SEQ_BYTES
         while room > 0 and (call := window.next()):
@@ -232,12 +259,30 @@ class Sending:
             yield window.send(call)
         if self.phase is Phase.CLOSING and now >= self._bye_at and not window.next():
             # A request that is refused after ``bye`` could not be sent again.
-            if self._mode == "finish" and window.sent:
+            if self._mode == "finish" and (window.sent or self._waits_for_outcomes()):
+                if not window.sent and (look := self._look(now)):
+                    yield look
                 return
             if self._taken() > window.acked:
                 yield self._acknowledged()
             self._enter(Phase.BYE)
+            assert self._mode is not None
             yield encode(Bye(mode=self._mode))
+
+    def _waits_for_outcomes(self) -> bool:
+        return bool(self._calls) and not self._blocked
+
+    def _look(self, now: float) -> bytes | None:
+        """Asks from time to time whether the queue is blocked: then no outcome will come."""
+        if now < self._look_at:
+            return None
+        first = self._look_at == -inf
+        self._look_at = now + (LOOK_FIRST if first else LOOK_EVERY)
+        if first:
+            return None
+        ask = Ask("status", encode(Status()), self)
+        self._asks["status"].append(ask)
+        return ask.message
 
     def _pack(self, messages: Iterator[bytes]) -> Iterator[bytes]:
         batch: list[bytes] = []
@@ -271,11 +316,12 @@ class Sending:
         return encode(Ack(seq=self._window.acked))
 
     def _ask(self, kind: str, message: Struct, owner: Any) -> Ask:
-        if self.phase not in LIVE:
+        if not self._welcomed or self.phase >= Phase.ENDED:
             raise self._over()
-        ask = Ask(kind, owner)
+        ask = Ask(kind, encode(message), owner)
         self._asks[kind].append(ask)
-        self._control.append(encode(message))
+        if self.phase in LIVE:
+            self._control.append(ask.message)
         return ask
 
     # ---- endings
@@ -292,22 +338,14 @@ class Sending:
         call.error = error
         call.move(Place.ENDED)
         del self._calls[call.id]
+        if self._cancels:
+            self._cancels.pop(call.id, None)
         self._events.append(CallEnded(call))
 
     def _refuse_unsent(self) -> None:
         while call := self._window.next():
             refused = errors.Refused("closing", "the session is being closed", accepted=False)
             self._end(call, refused)
-
-    def _break(self, message: str, code: str = "protocol_error") -> None:
-        """The connection can't be trusted any more."""
-        self._fail(
-            Phase.LOST,
-            lambda accepted: errors.ConnectionLost(code, message, retry=True, accepted=accepted),
-        )
-
-    def _forget(self, error: InorderError) -> None:
-        self._fail(Phase.LOST, error.about)
 
     def _fail(self, phase: Phase, error: Callable[[bool | None], InorderError]) -> None:
         """Ends everything that is open. A call that was sent and not answered may have been
@@ -321,7 +359,8 @@ class Sending:
             self._end(call, error(verdict[call.place]))
         for asks in self._asks.values():
             while asks:
-                self._events.append(Answered(asks.popleft(), error(None)))
+                if (ask := asks.popleft()).owner is not self:
+                    self._events.append(Answered(ask, error(None)))
         if phase is Phase.ENDED:
             assert self.receipt is not None
             self._events.append(Ended(self.receipt))
@@ -330,7 +369,7 @@ class Sending:
 
     def _over(self) -> InorderError:
         """Why nothing more is taken."""
-        if self.phase in (Phase.CLOSING, Phase.BYE):
+        if self.error is None and self._mode is not None:
             return errors.Refused("closing", "the session is being closed", accepted=False)
         if self.error is None:
             return errors.ConnectionLost("connection_lost", "not connected", accepted=False)

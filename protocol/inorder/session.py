@@ -1,27 +1,30 @@
-"""A session under asyncio: a socket, a clock and two tasks around :class:`inorder.core.Core`."""
+"""A session under asyncio: sockets, a clock and a few tasks around :class:`inorder.core.Core`."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any, Literal
 
 from msgspec import UNSET
-from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed
 
+from . import retry
 from .codes import CloseCode
 from .core import Core
-from .credentials import Credentials, State
-from .errors import InorderError
+from .credentials import Login, State
+from .dialing import Dialer
+from .errors import ConnectionLost, InorderError
 from .events import (
     Answered,
     CallAccepted,
     CallEnded,
     CallProgress,
     CancelAnswered,
+    Dropped,
     Ended,
+    Event,
     LoginRefused,
     Lost,
     Opened,
@@ -30,17 +33,17 @@ from .events import (
     StateChanged,
 )
 from .job import Job
+from .link import CLOSE_TIMEOUT, DROP_TIMEOUT, Link
 from .messages import MethodLine, Receipt, StatusReport
 from .phases import Phase
-
-CLOSE_TIMEOUT = 10.0
-"""Seconds for the last frames and the closing handshake, whatever the peer does."""
+from .retry import Verdict
 
 log = logging.getLogger("inorder")
 
 
 class Session:
-    """A session on a live connection; :class:`inorder.connect` makes it.
+    """A session, which comes back by itself when its connection is lost;
+    :class:`inorder.connect` makes it.
 
     Its methods belong to the event loop that it was made on.
     """
@@ -48,19 +51,29 @@ class Session:
     def __init__(
         self,
         core: Core,
-        socket: ClientConnection,
+        dialer: Dialer,
+        login: Login,
+        *,
+        client: str | None = None,
+        open_timeout: float = 10.0,
         on_state: Callable[[str], object] | None = None,
     ) -> None:
         self._core = core
-        self._socket = socket
+        self._dialer = dialer
+        self._login = login
+        self._client = client
+        self._open_timeout = open_timeout
         self._on_state = on_state
         self._loop = asyncio.get_running_loop()
+        self._link: Link | None = None
         self._wake = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
-        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._greeted: asyncio.Future[InorderError | None] = self._loop.create_future()
+        self._connecting = False
+        self._comeback: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
         self._outcome_came = asyncio.Event()
-        self._abort: asyncio.TimerHandle | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._over = asyncio.Event()
 
     # ---- what it is
 
@@ -159,9 +172,10 @@ class Session:
         """Ends the session and returns its receipt.
 
         ``finish`` waits for everything that was submitted, ``cancel`` has it cancelled.
-        Raises the error that ended the session where that came first.
+        A lost connection does not keep it from its receipt. Raises the error that ended the
+        session where that came first.
         """
-        if self._core.phase in (Phase.OPEN, Phase.DRAINING):
+        if self._core.phase < Phase.CLOSING and not self._core.closing:
             self._core.close(mode)
             self._turn()
         await self._ended()
@@ -181,26 +195,97 @@ class Session:
         return self.state
 
     async def _ended(self) -> None:
-        if self._tasks:
+        """Waits until it is over and nothing of it is left."""
+        await self._over.wait()
+        if self._comeback is not None:
+            self._comeback.cancel()
+            await asyncio.wait([self._comeback], timeout=CLOSE_TIMEOUT)
+        while self._tasks:
             await asyncio.wait(self._tasks)
-            for task in self._tasks:
-                task.result()
+        if self._failure is not None:
+            raise self._failure
 
-    # ---- inside
+    # ---- connecting
 
-    async def _open(self, credentials: Credentials, client: str | None) -> None:
-        """Starts the tasks and waits for ``welcome``."""
-        self._core.hello(credentials, client)
-        self._wake.set()
-        self._tasks = [
-            asyncio.create_task(self._read(), name="inorder-reader"),
-            asyncio.create_task(self._write(), name="inorder-writer"),
-        ]
+    async def _open(self, patience: float) -> None:
+        """The first connection, tried again for ``patience`` seconds."""
+        self._core.begin(self._loop.time(), patience)
         try:
-            await self._opened
+            await self._connect()
+            if self._core.error is not None:
+                raise self._core.error
         except BaseException:
             await self.detach()
             raise
+
+    async def _connect(self) -> None:
+        """Tries until a connection stands or the core has had enough."""
+        core, now = self._core, self._loop.time
+        self._connecting = True
+        try:
+            while core.phase <= Phase.AWAY:
+                if core.due(now()):
+                    await self._attempt()
+                elif (deadline := core.next_deadline()) is not None:
+                    await asyncio.sleep(max(0.0, deadline - now()))
+                self._dispatch()
+        finally:
+            self._connecting = False
+
+    async def _attempt(self) -> None:
+        core, now = self._core, self._loop.time
+        limit = min(self._open_timeout, core.time_left(now()))
+        try:
+            async with asyncio.timeout(limit):
+                await self._greet(Link(core, await self._dialer.open(), self._dispatch))
+                return
+        except InorderError as exc:
+            error = exc
+        except TimeoutError:
+            error = ConnectionLost("unreachable", f"no welcome within {limit:g} s", retry=True)
+        self._leave(CloseCode.DONE, DROP_TIMEOUT)
+        core.connect_failed(error, now())
+
+    async def _greet(self, link: Link) -> None:
+        """Logs in. Raises the error of a refusal; what else went wrong the core knows."""
+        self._link, self._wake = link, link.wake
+        for task in link.tasks:
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+        async with aclosing(self._login.tries(self._core.token)) as tries:
+            async for credentials in tries:
+                self._greeted = self._loop.create_future()
+                self._core.hello(credentials, self._client)
+                link.wake.set()
+                error = await self._greeted
+                if error is None:
+                    return
+                refused = error
+                if retry.judge(refused) is not Verdict.LOG_IN_ANEW:
+                    break
+        raise refused
+
+    async def _come_back(self) -> None:
+        try:
+            await self._connect()
+        except Exception as exc:
+            log.exception("coming back to session %s failed", self.id)
+            error = ConnectionLost("internal", f"coming back failed: {exc!r}")
+            self._core.connect_failed(error, self._loop.time())
+            self._dispatch()
+
+    def _leave(self, code: CloseCode, timeout: float) -> None:
+        if self._link is not None:
+            self._link.leave(code, timeout)
+            self._link, self._wake = None, asyncio.Event()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            log.error("%s failed", task.get_name(), exc_info=failure)
+            self._failure = failure
+
+    # ---- inside
 
     async def _ask(self, ask: Callable[[Any], object]) -> Any:
         future = self._loop.create_future()
@@ -213,66 +298,9 @@ class Session:
         self._turn()
         return answer
 
-    async def _read(self) -> None:
-        core, socket, now = self._core, self._socket, self._loop.time
-        code, reason = int(CloseCode.ABNORMAL), ""
-        try:
-            while True:
-                core.receive(await socket.recv(decode=False), now())
-                self._turn()
-        except ConnectionClosed as exc:
-            if exc.rcvd is not None:
-                code, reason = exc.rcvd.code, exc.rcvd.reason
-            elif exc.sent is not None:
-                code, reason = exc.sent.code, exc.sent.reason
-        finally:
-            core.connection_lost(code, reason)
-            self._turn()
-
-    async def _write(self) -> None:
-        core, socket, wake = self._core, self._socket, self._wake
-        try:
-            while True:
-                await wake.wait()
-                wake.clear()
-                frames = core.frames_to_send(self._loop.time())
-                self._dispatch()
-                for frame in frames:
-                    await socket.send(frame, text=True)
-                if core.phase >= Phase.ENDED:
-                    break
-                self._set_timer()
-        except ConnectionClosed:
-            pass  # the reader has seen it, and why
-        finally:
-            self._clear_timer()
-            if self._abort is not None:
-                self._abort.cancel()
-            broken = core.phase is Phase.LOST
-            await socket.close(CloseCode.PROTOCOL_ERROR if broken else CloseCode.DONE)
-
     def _turn(self) -> None:
-        """After everything that happened to the core."""
+        """After everything that the program did to the core."""
         self._dispatch()
-        self._wake.set()
-
-    def _set_timer(self) -> None:
-        """One timer, and only where there is something to wait for."""
-        deadline = self._core.next_deadline()
-        if self._timer is not None:
-            if self._timer.when() == deadline and not self._timer.cancelled():
-                return
-            self._clear_timer()
-        if deadline is not None:
-            self._timer = self._loop.call_at(deadline, self._on_timer)
-
-    def _clear_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _on_timer(self) -> None:
-        self._timer = None
         self._wake.set()
 
     def _dispatch(self) -> None:
@@ -290,19 +318,35 @@ class Session:
                 _resolve(event.ask.owner, event.answer)
             elif isinstance(event, StateChanged):
                 self._tell(event.name)
-            elif isinstance(event, Ended):
-                if not event.receipt.verified:
-                    log.error("the server's two countings differ: %r", event.receipt)
             elif isinstance(event, OutcomeCame):
                 self._outcome_came.set()
-            elif isinstance(event, Opened):
-                _resolve(self._opened, None)
-            elif isinstance(event, LoginRefused | Lost):
-                _resolve(self._opened, event.error)
-                self._outcome_came.set()
-        if self._core.phase >= Phase.ENDED and self._abort is None:
-            # The writer may hang in its send: a peer that reads nothing can't keep us.
-            self._abort = self._loop.call_later(CLOSE_TIMEOUT, self._socket.transport.abort)
+            else:
+                self._on_turn(event)
+
+    def _on_turn(self, event: Event) -> None:
+        """What happens to the session as a whole."""
+        if isinstance(event, Opened):
+            self._login.succeeded()
+            _resolve(self._greeted, None)
+        elif isinstance(event, LoginRefused):
+            if not self._greeted.done():
+                self._greeted.set_result(event.error)
+        elif isinstance(event, Dropped):
+            log.info("session %s: %s", self.id, event.error)
+            self._leave(CloseCode.PROTOCOL_ERROR, DROP_TIMEOUT)
+            _resolve(self._greeted, None)
+            if not self._connecting:
+                self._connecting = True
+                self._comeback = asyncio.create_task(self._come_back(), name="inorder-comeback")
+        elif isinstance(event, Ended | Lost):
+            if isinstance(event, Ended) and not event.receipt.verified:
+                log.error("the server's two countings differ: %r", event.receipt)
+            broken = self._core.phase is Phase.LOST
+            code = CloseCode.PROTOCOL_ERROR if broken else CloseCode.DONE
+            self._leave(code, CLOSE_TIMEOUT)
+            _resolve(self._greeted, None)
+            self._outcome_came.set()
+            self._over.set()
 
     def _tell(self, name: str) -> None:
         if self._on_state is not None:

@@ -107,12 +107,31 @@ class Window:
         self._unsettled = size
         self._unacked = 0
 
-    def open(self, limits: Limits, accepted: int, held: int, acked: int) -> None:
-        """A connection stands; the numbers are those of ``welcome``."""
+    def resume(self, held: int, accepted: int) -> None:
+        """Begins with the numbers that an earlier start of the program kept."""
+        self.held, self.accepted = held, accepted
+        self.next_seq = accepted + 1
+
+    def open(self, limits: Limits, accepted: int, held: int, acked: int) -> list[Call]:
+        """A connection stands; the numbers are those of ``welcome``. Returns the watched
+        calls that were accepted, as they were sent in order.
+
+        What stays in ``sent`` is to be sent again under its number. It may have been
+        accepted meanwhile, so it is not UNSENT.
+        """
         self._unsettled = min(self.size, limits.queue)
         self._unacked = limits.unacked
-        self.accepted, self.held, self.acked = accepted, held, acked
-        self.next_seq = accepted + 1
+        self.paused_until = -inf
+        if self.sent and accepted >= self.next_seq:
+            # Somebody else has used the session, and these numbers are not ours.
+            self.go_back(self.sent[0], accepted + 1)
+        watched = self.accept(accepted)
+        self.held, self.acked = held, acked
+        self.next_seq = (self.sent[-1].seq if self.sent else accepted) + 1
+        self.generation += 1
+        for call in self.sent:
+            call.sent_in = self.generation
+        return watched
 
     def room(self, now: float) -> int:
         """How many requests may be sent now."""

@@ -69,6 +69,10 @@ class Bench:
         self.core.receive(json.dumps(frame).encode(), self.now)
         return self.events()
 
+    def lose(self, close_code: int = 1006, reason: str = "") -> list[Event]:
+        self.core.connection_lost(close_code, reason, self.now)
+        return self.events()
+
     def accept(self, id: str, seq: int) -> list[Event]:
         return self.say({"type": "accepted", "id": id, "seq": seq, "ahead": 0})
 

@@ -83,7 +83,7 @@ async def test_a_connection_lost_in_the_block_gives_no_receipt(far_end, greeting
 
     url = await far_end(script)
     with pytest.raises(inorder.ConnectionLost) as caught:
-        async with inorder.connect(url, token="t0") as session:
+        async with inorder.connect(url, token="t0", give_up_after=0) as session:
             await session.request("echo")
     assert (caught.value.code, caught.value.close_code) == ("draining", 1012)
 

@@ -254,7 +254,7 @@ def test_draining_ends_unaccepted_with_the_connection(bench):
     bench.say({"type": "draining", "deadline": 30.0})
     unsent = bench.core.submit("echo")
     accepted = bench.core.submit("echo")
-    bench.core.connection_lost(1012, "draining")
+    bench.lose(1012, "draining")
     bench.events()
     assert sent.error.accepted is None
     assert unsent.error.accepted is accepted.error.accepted is False

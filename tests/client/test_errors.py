@@ -20,11 +20,11 @@ def test_the_docstring_names_every_error():
 
 @pytest.mark.parametrize("twin", [copy.copy, lambda e: pickle.loads(pickle.dumps(e))])
 def test_errors_can_be_copied_and_pickled(twin):
-    error = errors.closed(4409, "replaced", True)
+    error = errors.closed(1012, "draining", True)
     same = twin(error)
     assert type(same) is errors.ConnectionLost
     assert vars(same) == vars(error)
-    assert str(same) == str(error) == "replaced: the connection closed (4409 replaced)"
+    assert str(same) == str(error) == "draining: the connection closed (1012 draining)"
 
 
 def test_about_leaves_the_first_alone():
@@ -57,7 +57,7 @@ def test_close_codes(code, reason, kind, word, retry):
         (401, errors.LoginFailed, "unauthenticated", False),
         (403, errors.LoginFailed, "forbidden", False),
         (503, errors.ConnectionLost, "draining", True),
-        (429, errors.ConnectionLost, "unreachable", True),
+        (429, errors.LoginFailed, "rate_limited", True),
         (502, errors.ConnectionLost, "unreachable", True),
         (400, errors.ConnectionLost, "unreachable", False),
     ],

@@ -185,7 +185,7 @@ def test_the_connection_goes_at_any_time(make_bench, model, steps, codes, leave)
     if leave:
         line.bench.core.detach()
     else:
-        line.bench.core.connection_lost(1006, "")
+        line.bench.lose()
     line.pump()
     while line.up:
         line.move("arrive")

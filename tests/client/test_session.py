@@ -104,7 +104,7 @@ async def test_an_idle_client_acknowledges_and_sleeps(served):
             while not far.acks:
                 await asyncio.sleep(0.02)
         await session.ping()
-        assert session._timer is None
+        assert session._link._timer is None
     assert far.acks == [1]
 
 
@@ -143,9 +143,9 @@ async def test_a_server_that_breaks_the_protocol(far_end, greeting):
         await peer.socket.wait_closed()
         codes.append(peer.socket.close_code)
 
-    session = await inorder.connect(await far_end(script), token="x")
+    url = await far_end(script)
     with pytest.raises(inorder.ConnectionLost) as caught:
-        await session.close()
+        await (await inorder.connect(url, token="x", give_up_after=0)).close()
     assert caught.value.code == "protocol_error"
     assert codes == [1002]
 
@@ -157,7 +157,7 @@ async def test_a_connection_that_breaks_without_a_close(far_end, greeting):
         await peer.get()
         peer.socket.transport.abort()
 
-    session = await inorder.connect(await far_end(script), token="x")
+    session = await inorder.connect(await far_end(script), token="x", give_up_after=0)
     with pytest.raises(inorder.ConnectionLost) as caught:
         await session.request("echo")
     assert caught.value.close_code == 1006
@@ -172,7 +172,7 @@ async def test_a_frame_that_is_too_big(far_end, greeting):
         await peer.say({"type": "hint", "message": "x" * 2000})
         await peer.socket.wait_closed()
 
-    session = await inorder.connect(await far_end(script), token="x", max_size=1000)
+    session = await inorder.connect(await far_end(script), token="x", give_up_after=0, max_size=1000)
     with pytest.raises(inorder.ConnectionLost) as caught:
         await session.close()
     assert caught.value.close_code == 1009
@@ -229,7 +229,9 @@ async def test_outcomes_end_with_the_connection(far_end, greeting):
         await peer.say(greeting(resumed=True, accepted=3))
         await peer.socket.close(1012, "draining")
 
-    session = await inorder.connect(await far_end(script), token="x", resume=State("s1", 0, 3))
+    session = await inorder.connect(
+        await far_end(script), token="x", resume=State("s1", 0, 3), give_up_after=0
+    )
     with pytest.raises(inorder.ConnectionLost):
         async for _ in session.outcomes():
             pass

@@ -81,7 +81,7 @@ class Program:
 
     def _drop(self, step: dict[str, Any]) -> None:
         state = self.bench.core.state
-        self.bench.core.connection_lost(1006, "")
+        self.bench.lose()
         self.bench = self.make_bench(Core(resume=state))
 
     def _send(self, step: dict[str, Any]) -> None:
@@ -105,7 +105,7 @@ class Program:
         pass
 
     def _closed(self, step: dict[str, Any]) -> None:
-        self.bench.core.connection_lost(step["closed"], step.get("reason", ""))
+        self.bench.lose(step["closed"], step.get("reason", ""))
 
     def _call(self, step: dict[str, Any]) -> None:
         getattr(self, f"_call_{step['call']}")(step)

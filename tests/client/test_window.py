@@ -144,7 +144,7 @@ def test_a_draining_refusal_holds(bench, refused):
     bench.now += 100
     assert bench.sent() == []
     assert bench.core.next_deadline() is None
-    bench.core.connection_lost(1012, "draining")
+    bench.lose(1012, "draining")
     assert call.error.accepted is False
 
 
