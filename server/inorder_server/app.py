@@ -18,9 +18,10 @@ from typing import Self
 from loguru import logger
 from websockets.asyncio.server import Server, ServerConnection, serve
 
+from . import gateway
 from .auth import Auth
 from .config import Config, secret, sqlite_path
-from .gateway import Edge
+from .edge import Edge
 from .handlers.methods import load
 from .handlers.runner import Runner
 from .housekeeping import Housekeeping
@@ -207,7 +208,7 @@ class App:
         )
 
     async def _serve(self, socket: ServerConnection) -> None:
-        await self.edge.serve(socket, identity_of(socket), peer_of(socket))
+        await gateway.serve(self.edge, socket, identity_of(socket), peer_of(socket))
 
     def ready(self) -> bool:
         """Whether new work is taken."""

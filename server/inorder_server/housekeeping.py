@@ -10,7 +10,8 @@ import asyncio
 
 from loguru import logger
 
-from .gateway import Edge
+from .edge import Edge
+from .queue import Word
 from .registry import Registry
 from .stores.port import Command, StoreUnavailable
 
@@ -46,21 +47,30 @@ class Housekeeping:
         self._edge.close_slow(asyncio.get_running_loop().time())
         for command in await self._node.store.commands(self._last_command):
             self._last_command = command.n
-            self._obey(command)
+            await self._obey(command)
         now = self._node.now()
         if now >= self._next_expiry:
             self._next_expiry = now + EXPIRE_EVERY
             await self._expire()
 
-    def _obey(self, command: Command) -> None:
+    async def _obey(self, command: Command) -> None:
         if command.verb == "revoke":
             logger.info("cutting the connections of user {}", command.target)
             self._registry.revoke(command.target)
+        elif command.verb in ("retry", "skip"):
+            verb: Word = "retry" if command.verb == "retry" else "skip"
+            log = logger.bind(session=command.target, id=command.argument)
+            if await self._registry.operate(verb, command.target, command.argument or None):
+                log.info("an operator said {}", verb)
+            else:
+                log.warning("an operator said {}, but it blocks no queue here", verb)
         else:
             logger.warning("unknown command {!r}: written by a newer inorder?", command.verb)
 
     async def _expire(self) -> None:
         before = self._node.wall_ms() - round(self._node.config.session.session_ttl * 1000)
+        for id in await self._node.store.held(before):
+            await self._registry.expire(id)
         gone = await self._node.store.expire(before, before)
         if gone:
             self._registry.forgotten(gone)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from loguru import logger
 from msgspec import Raw, Struct
 from websockets.asyncio.server import ServerConnection
 
@@ -45,6 +46,7 @@ class Voice:
         self.outbox = Outbox(socket, batch=batch)
         self._socket = socket
         self._metrics = metrics
+        self._log = logger
 
     # ---- what the queue says (its Link)
 
@@ -95,6 +97,12 @@ class Voice:
     def shut(self, code: CloseCode, reason: str) -> None:
         self.phase = Phase.CLOSED
         self.outbox.shut(code, reason)
+
+    def too_slow(self, bound: float) -> None:
+        """The peer took nothing for ``bound`` seconds; its outcomes stay in the journal."""
+        if self.phase is not Phase.CLOSED:
+            self._log.warning("closed a slow client: it took nothing for {:g} s", bound)
+            self.shut(CloseCode.SLOW_CLIENT, "slow_client")
 
     def abort(self) -> None:
         """Cut the connection: its peer does not answer the close."""

@@ -24,7 +24,7 @@ from inorder.messages import SUBPROTOCOL
 
 from .auth import Auth, Identity
 from .config import Config
-from .gateway import Peer
+from .edge import Peer
 from .metrics import Metrics
 from .refusal import Refusal
 
