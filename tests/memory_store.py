@@ -182,6 +182,11 @@ class MemoryStore:
             counts.get(None, 0),
         )
 
+    async def held(self, left_before_ms: int) -> list[str]:
+        await self._call("held")
+        rows = self.database.sessions.values()
+        return [r.id for r in rows if r.node is None and r.held and r.left_ms < left_before_ms]
+
     async def expire(self, left_before_ms: int, ended_before_ms: int) -> list[str]:
         await self._call("expire")
         gone = []

@@ -108,6 +108,8 @@ class Execution:
     async def outcome(self) -> Settled:
         """Runs the request. Raises :class:`Parked` where it stays pending."""
         queue, entry = self._queue, self.entry
+        if entry.skip:
+            return _told("skip")
         while (method := queue.node.methods.get(entry.method)) is None:
             # A deploy took the method away. What was accepted is never failed for it.
             word = await queue.blocked(entry, "unknown_method", None)
@@ -134,8 +136,6 @@ class Execution:
     async def _attempts(self, method: Method) -> Settled:
         queue, entry, code = self._queue, self.entry, "handler_failed"
         while True:
-            if self._cancelled:
-                return failure("cancelled", "cancelled on request")
             if entry.due > queue.node.now():
                 # Also where it was parked meanwhile: a new connection does not shorten that.
                 word = await self._wait(method, code)

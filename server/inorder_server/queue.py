@@ -60,6 +60,10 @@ _NEXT_MODES: dict[Mode, tuple[Mode, ...]] = {
 }
 
 
+Word = Literal["retry", "skip"]
+"""What an operator says of a head that blocks its queue."""
+
+
 class Block(NamedTuple):
     """Why the head does not run. ``until`` is by the node's monotonic clock, or None for an
     operator's word."""
@@ -86,6 +90,7 @@ class Queue:
         self.mode = Mode.FINISH
         self.closing = False
         self.fenced = False
+        self.expiring = False
         self.block: Block | None = None
         self.parked: Parked | None = None
         self.running: Execution | None = None
@@ -94,7 +99,7 @@ class Queue:
         self._outstanding = 0
         self._wake: asyncio.Future[None] | None = None
         self._quiet: asyncio.Future[None] | None = None
-        self._word: Literal["retry", "skip"] | None = None
+        self._word: Word | None = None
 
     # ---- lifecycle
 
@@ -215,10 +220,18 @@ class Queue:
             report.requests = session.lines(start, 100)
         return report
 
-    def operator(self, word: Literal["retry", "skip"]) -> bool:
-        """An operator's word on a blocked head. False where nothing is blocked."""
-        if self.block is None:
+    def operate(self, word: Word, id: str | None = None) -> bool:
+        """An operator's word on the head that blocks the queue; ``id`` says which is meant.
+        False where that is another one, or where it runs."""
+        head = self.session.head()
+        if head is None or id not in (None, head.id):
             return False
+        if self.running is not None and self.block is None:
+            return False
+        if self.block is None:
+            # Just taken up again: the word counts before it runs.
+            head.skip = word == "skip"
+            head.tries, head.due = 0, 0.0
         self._word = word
         self.notify()
         return True

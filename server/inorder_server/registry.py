@@ -24,7 +24,7 @@ from .departed import Departed
 from .journal import backoff
 from .link import Link
 from .node import Node
-from .queue import Mode, Queue
+from .queue import Mode, Queue, Word
 from .refusal import Refusal
 from .session import Damaged, Session
 from .stores.port import Attach, StoreUnavailable
@@ -278,7 +278,7 @@ class Registry:
             return
         receipt = await verified(queue)
         # An unverified session keeps its rows: they are the evidence.
-        ends = queue.closing and queue.link is not None
+        ends = queue.expiring or (queue.closing and queue.link is not None)
         ends = ends and receipt.verified and not receipt.pending
         if session.has_row and not await hand_back(queue, receipt, ends):
             log.warning("the session moved while its queue was torn down")
@@ -304,14 +304,27 @@ class Registry:
     async def adopt(self) -> int:
         """P14: takes up sessions with unfinished requests and no living owner.
 
-        Under ``hold`` they wait for their clients. Returns how many were taken up.
+        Under ``hold`` that is only to note that they wait for their clients. Returns how
+        many were taken up.
         """
-        if self._node.config.session.on_disconnect == "hold":
-            return 0
+        holds = self._node.config.session.on_disconnect == "hold"
         taken = 0
         for id in await self._node.store.unfinished():
-            taken += await self._adopt_one(id)
+            taken += await self._adopt_one(id, Mode.HOLD if holds else Mode.FINISH) is not None
         return taken
+
+    async def expire(self, id: str) -> None:
+        """P16: held work whose client did not come back in time is cancelled, and its session
+        ended, with a receipt."""
+        queue = await self._adopt_one(id, Mode.CANCEL)
+        if queue is not None:
+            queue.expiring = True
+
+    async def operate(self, word: Word, session: str, id: str | None) -> bool:
+        """An operator's word on the request that blocks a session's queue, which may be parked.
+        False where it does not block one here."""
+        queue = self.queues.get(session) or await self._adopt_one(session, Mode.FINISH)
+        return queue is not None and queue.operate(word, id)
 
     def _adopt_soon(self, id: str) -> None:
         task = asyncio.get_running_loop().create_task(self._adopt_later(id), name=f"adopt {id}")
@@ -327,16 +340,18 @@ class Registry:
             else:
                 return
 
-    async def _adopt_one(self, id: str) -> bool:
+    async def _adopt_one(self, id: str, mode: Mode = Mode.FINISH) -> Queue | None:
+        """Takes up a session that nobody runs, without a connection. None where somebody does,
+        or where it can't be had."""
         lock = self._locks.get(id)
         if lock is None:
             lock = self._locks[id] = asyncio.Lock()
         async with lock:
             if id in self.queues or self._node.draining:
-                return False
+                return None
             row = await self._node.store.session(id)
             if row is None:
-                return False
+                return None
             account = await self._node.store.user(row.user)
             user = Identity(
                 row.user,
@@ -346,14 +361,13 @@ class Registry:
             try:
                 queue = await self._claim(id, user)
             except Refusal:
-                return False  # damaged: logged and counted, left alone
+                return None  # damaged: logged and counted, left alone
             if queue is None:
-                return False
-            if self._node.draining:
-                queue.turn(Mode.STOP)
+                return None
+            queue.turn(Mode.STOP if self._node.draining else mode)
             self._enter(queue, None)
             self._tear_down(queue)
-            return True
+            return queue
 
     # ---- drain
 

@@ -65,6 +65,7 @@ class Entry:
         "params",
         "seq",
         "since",
+        "skip",
         "stage",
         "suspect",
         "timeout",
@@ -98,6 +99,7 @@ class Entry:
         self.due = 0.0
         self.loaded = False
         self.suspect = False
+        self.skip = False
         self.cancel_asked = False
         self.ending: Ending | None = None
         self.bound: Any = None

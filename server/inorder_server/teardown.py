@@ -53,8 +53,11 @@ async def hand_back(queue: Queue, receipt: Receipt, ends: bool) -> bool:
             node.journal, End(session.id, session.epoch, session.accepted, receipt, wall)
         )
     crashed = not queue.consumer.cancelled() and queue.consumer.exception() is not None
-    waits = queue.parked is not None and queue.parked.until is None
-    held = waits or queue.mode is Mode.HOLD
+    head = session.head()
+    # Whoever takes it up next must know that the head may have run under an earlier owner.
+    clean = not crashed and not (head is not None and head.suspect)
+    blocked = queue.parked is not None and queue.parked.until is None
+    held = bool(receipt.pending) and queue.mode is Mode.HOLD and not blocked
     return await durable(
         node.journal,
         Release(
@@ -62,10 +65,11 @@ async def hand_back(queue: Queue, receipt: Receipt, ends: bool) -> bool:
             session.epoch,
             session.attach,
             node=None,
-            clean=not crashed,
-            open=bool(receipt.pending) and not held,
+            clean=clean,
+            open=bool(receipt.pending) and not held and not blocked,
             receipt=receipt,
             at_ms=wall,
+            held=held,
         ),
     )
 

@@ -652,7 +652,7 @@ async def test_an_operator_says_retry_or_skip() -> None:
 
     async with serving(fails) as bench:
         queue, peer = await bench.open()
-        assert not queue.operator("retry")
+        assert not queue.operate("retry")
         queue.request(ask("fails", id="a"))
         queue.request(ask("echo", 2))
         await asyncio.sleep(5)
@@ -660,7 +660,7 @@ async def test_an_operator_says_retry_or_skip() -> None:
         assert blocked is not None
         assert (blocked.code, blocked.next_retry_s) == ("handler_failed", None)
         assert peer.outcomes == []
-        assert queue.operator("retry")
+        assert queue.operate("retry")
         await asyncio.sleep(5)
         assert peer.outcomes == [(1, "done", "at last"), (2, "done", 2)]
         assert tries == [1, 2, 1, 2]
@@ -677,7 +677,7 @@ async def test_what_an_operator_skips_fails_and_the_next_runs() -> None:
         queue.request(ask("fails", id="a"))
         queue.request(ask("echo", 2))
         await settled()
-        assert queue.operator("skip")
+        assert queue.operate("skip")
         await settled()
         assert peer.outcomes == [(1, "failed", "skipped"), (2, "done", 2)]
 
@@ -695,7 +695,7 @@ async def test_an_operator_need_not_wait_for_the_backoff() -> None:
         queue, peer = await bench.open()
         queue.request(ask("fails"))
         await settled()
-        queue.operator("retry")
+        queue.operate("retry")
         await settled()
         assert tries[0] == tries[1]
         assert peer.outcomes == [(1, "failed", "handler_failed")]

@@ -80,8 +80,9 @@ class SessionRow(Struct):
     is those up to ``acked``.
 
     ``node`` owns it (None: nobody). ``clean`` says that its last owner released it with
-    nothing in flight; ``open`` that it has work which adopters should run. ``left_ms`` is
-    when its last connection went, or it was made. ``receipt`` is its newest one.
+    nothing in flight; ``open`` that it has work which adopters should run, ``held`` that its
+    work waits for its client. Work that is neither is blocked: it waits for an operator.
+    ``left_ms`` is when its last connection went, or it was made. ``receipt`` is its newest one.
     """
 
     id: str
@@ -100,6 +101,7 @@ class SessionRow(Struct):
     created_ms: int
     left_ms: int
     receipt: Receipt | None = None
+    held: bool = False
 
 
 class Claimed(Struct):
@@ -218,6 +220,7 @@ class Release(Struct):
     open: bool
     receipt: Receipt
     at_ms: int
+    held: bool = False
 
 
 class End(Struct):
@@ -267,6 +270,7 @@ class Store(Protocol):
     async def claim(self, session: str) -> Claimed | None:
         """P2 to P5: takes a live session for this node, raising its epoch by one.
 
+        From then on it is ``open`` where it has unsettled requests, and no longer ``held``.
         None where there is no such live session or a living node owns it.
         """
         ...
@@ -286,6 +290,10 @@ class Store(Protocol):
 
     async def tally(self, session: str) -> Tally:
         """G6's independent counting."""
+        ...
+
+    async def held(self, left_before_ms: int) -> list[str]:
+        """P16: sessions without owner whose work is held and whose ``left_ms`` is older."""
         ...
 
     async def expire(self, left_before_ms: int, ended_before_ms: int) -> list[str]:

@@ -147,6 +147,9 @@ class SqliteStore:
     async def tally(self, session: str) -> Tally:
         return await self._read.call(reads.tally, session)
 
+    async def held(self, left_before_ms: int) -> list[str]:
+        return await self._read.call(reads.held, left_before_ms)
+
     async def expire(self, left_before_ms: int, ended_before_ms: int) -> list[str]:
         owned = self._owned
         old = await self._read.call(reads.expiring, left_before_ms, ended_before_ms)

@@ -40,7 +40,9 @@ def claim(db: sqlite3.Connection, owned: Owned, session: str) -> int | None:
     if node is None:
         owned.was_clean[session] = bool(clean)
     db.execute(
-        "UPDATE sessions SET epoch = ?, node = ?, clean = 0 WHERE n = ?", (epoch + 1, owned.node, n)
+        "UPDATE sessions SET epoch = ?, node = ?, clean = 0, held = 0,"
+        " open = accepted > settled WHERE n = ?",
+        (epoch + 1, owned.node, n),
     )
     db.execute("COMMIT")
     owned.numbers[session] = n

@@ -14,7 +14,7 @@ from .sqlite_schema import MAX_SEQ, SEQ_BITS
 
 _SESSION = """
 SELECT id, user, epoch, attach, node, accepted, acked, done, failed, cancelled, clean, open,
-       state, created_ms, left_ms, receipt, n FROM sessions"""
+       state, created_ms, left_ms, receipt, held, n FROM sessions"""
 _REQUEST = """
 SELECT key, id, digest, method, params, accepted_ms, timeout, traceparent, attempt, cancel,
        ending, outcome, settled_ms FROM requests"""
@@ -46,7 +46,7 @@ def sessions(db: sqlite3.Connection) -> list[SessionRow]:
 
 def _session(row: tuple[Any, ...]) -> SessionRow:
     id, user, epoch, attach, node, accepted, acked, done, failed, cancelled = row[:10]
-    clean, open, state, created_ms, left_ms, receipt = row[10:16]
+    clean, open, state, created_ms, left_ms, receipt, held = row[10:17]
     return SessionRow(
         id,
         user,
@@ -64,6 +64,7 @@ def _session(row: tuple[Any, ...]) -> SessionRow:
         created_ms,
         left_ms,
         None if receipt is None else _decode_receipt(receipt),
+        bool(held),
     )
 
 
@@ -73,6 +74,17 @@ def unfinished(db: sqlite3.Connection) -> list[str]:
         for (id,) in db.execute(
             "SELECT id FROM sessions INDEXED BY sessions_unfinished"
             " WHERE node IS NULL AND open = 1 AND state = 'live' ORDER BY n"
+        )
+    ]
+
+
+def held(db: sqlite3.Connection, left_before_ms: int) -> list[str]:
+    return [
+        id
+        for (id,) in db.execute(
+            "SELECT id FROM sessions"
+            " WHERE node IS NULL AND held = 1 AND state = 'live' AND left_ms < ? ORDER BY n",
+            (left_before_ms,),
         )
     ]
 

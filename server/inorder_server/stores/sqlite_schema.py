@@ -41,6 +41,7 @@ CREATE TABLE sessions (
     state      TEXT NOT NULL DEFAULT 'live',
     created_ms INTEGER NOT NULL,
     left_ms    INTEGER NOT NULL,
+    held       INTEGER NOT NULL DEFAULT 0,
     receipt    BLOB
 );
 CREATE INDEX sessions_unfinished ON sessions (n) WHERE node IS NULL AND open = 1;

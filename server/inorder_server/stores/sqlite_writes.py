@@ -89,6 +89,7 @@ class _Session:
     left_ms: int
     clean: int
     open: int
+    held: int
     receipt: bytes | None
 
     def __init__(self, db: sqlite3.Connection, n: int, values: tuple[Any, ...]) -> None:
@@ -97,13 +98,13 @@ class _Session:
         self.n = n
         self.id, self.user, self.epoch, self.attach, self.node = values[:5]
         self.accepted, self.settled, self.acked, self.state, self.left_ms = values[5:10]
-        self.clean, self.open, self.receipt = values[10:]
+        self.clean, self.open, self.held, self.receipt = values[10:]
 
     @classmethod
     def load(cls, db: sqlite3.Connection, n: int | None) -> _Session | None:
         values = db.execute(
             "SELECT id, user, epoch, attach, node, accepted, settled, acked, state, left_ms, clean,"
-            " open, receipt FROM sessions WHERE n = ?",
+            " open, held, receipt FROM sessions WHERE n = ?",
             (n,),
         ).fetchone()
         return None if n is None or values is None else cls(db, n, values)
@@ -161,8 +162,8 @@ def _given_up_by(s: _Session | None, node: str, writes: Sequence[Write], start: 
         if isinstance(w, End):
             same = same and (s.state, s.accepted) == ("ended", w.accepted)
         else:
-            there = (s.state, s.attach, s.node, bool(s.clean), bool(s.open))
-            same = same and there == ("live", w.attach, w.node, w.clean, w.open)
+            there = (s.state, s.attach, s.node, bool(s.clean), bool(s.open), bool(s.held))
+            same = same and there == ("live", w.attach, w.node, w.clean, w.open, w.held)
         if same:
             return i
     return None
@@ -272,8 +273,9 @@ def _release(s: _Session, w: Release) -> bool:
     if w.attach != s.attach:
         return False
     s.db.execute(
-        "UPDATE sessions SET node = ?, clean = ?, open = ?, receipt = ?, left_ms = ? WHERE n = ?",
-        (w.node, w.clean, w.open, _encode_receipt(w.receipt), w.at_ms, s.n),
+        "UPDATE sessions SET node = ?, clean = ?, open = ?, held = ?, receipt = ?, left_ms = ?"
+        " WHERE n = ?",
+        (w.node, w.clean, w.open, w.held, _encode_receipt(w.receipt), w.at_ms, s.n),
     )
     s.node = w.node
     return True
@@ -288,8 +290,8 @@ def _end(s: _Session, w: End) -> bool:
     s.db.execute(_DELETE, (s.base, s.base | MAX_SEQ))
     # `acked` stays the number of those tallied, as in a session that lives.
     s.db.execute(
-        "UPDATE sessions SET state = 'ended', node = NULL, open = 0, clean = 1, receipt = ?,"
-        " left_ms = ?, acked = acked + ?, done = done + ?, failed = failed + ?,"
+        "UPDATE sessions SET state = 'ended', node = NULL, open = 0, held = 0, clean = 1,"
+        " receipt = ?, left_ms = ?, acked = acked + ?, done = done + ?, failed = failed + ?,"
         " cancelled = cancelled + ? WHERE n = ?",
         (
             _encode_receipt(w.receipt),
