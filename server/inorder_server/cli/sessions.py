@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import click
@@ -80,6 +81,45 @@ def list_(config: Config, session: str, after: int, as_json: bool) -> None:
         ("seq", "id", "method", "state", "attempt", "when"),
         ((r.seq, r.id, r.method, _state(r), r.attempt or "", _when(r)) for r in rows),
     )
+
+
+@requests.command()
+@click.argument("session")
+@click.argument("id", required=False)
+@configured
+def retry(config: Config, session: str, id: str | None) -> None:
+    """Run the request again that blocks SESSION's queue (ID makes sure that it is this one)."""
+    _say(config, "retry", session, id)
+
+
+@requests.command()
+@click.argument("session")
+@click.argument("id", required=False)
+@configured
+def skip(config: Config, session: str, id: str | None) -> None:
+    """Give the request that blocks SESSION's queue the outcome `skipped`, and go on."""
+    _say(config, "skip", session, id)
+
+
+def _say(config: Config, verb: str, session: str, id: str | None) -> None:
+    """Leaves an operator's command for the node that runs the session, or will."""
+
+    async def work(store: Store) -> RequestRow:
+        if await store.session(session) is None:
+            raise click.ClickException(f"{session}: no such session")
+        async for row in store.requests(session):
+            if row.ending is None and not row.stripped:
+                break
+        else:
+            raise click.ClickException(f"{session}: nothing is unfinished")
+        if id not in (None, row.id):
+            raise click.ClickException(f"{session}: at the head is {row.id}, not {id}")
+        await store.post(verb, session, row.id, time.time_ns() // 1_000_000)
+        return row
+
+    row = with_store(config, work)
+    name = one_line(row.id)
+    click.echo(f"{verb} of {name} (seq {row.seq}, {row.method}): a running server does it now")
 
 
 def _state(row: RequestRow) -> str:

@@ -134,3 +134,35 @@ def test_without_a_database(folder: Path, failed: Any) -> None:
         assert failed(f"{line} --store sqlite:///none.db") == (
             f"{folder / 'none.db'}: no such database"
         )
+
+
+# ---- an operator's word
+
+
+def commands() -> list[tuple[str, str, str]]:
+    with sqlite3.connect("inorder.db") as db:
+        return list(db.execute("SELECT verb, target, argument FROM commands"))
+
+
+@pytest.mark.parametrize("verb", ["retry", "skip"])
+def test_a_word_is_left_for_the_node(cli: Any, verb: str) -> None:
+    ended = cli("requests", verb, "s1")
+    assert ended.exit_code == 0
+    assert ended.stdout.startswith(f"{verb} of r")
+    assert "(seq 4, echo)" in ended.stdout
+    assert cli("requests", verb, "s1", "r\x1b4").exit_code == 0
+    assert commands() == [(verb, "s1", "r\x1b4")] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["retry", "nobody"], "nobody: no such session"),
+        (["skip", "s2"], "s2: nothing is unfinished"),
+        (["skip", "s1", "r5"], "s1: at the head is r\\x1b4, not r5"),
+    ],
+)
+def test_a_word_that_makes_no_sense(cli: Any, arguments: list[str], says: str) -> None:
+    ended = cli("requests", *arguments)
+    assert (ended.exit_code, ended.stderr) == (1, f"inorder: {says}\n")
+    assert commands() == []
