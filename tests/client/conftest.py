@@ -59,6 +59,7 @@ class Bench:
         self.seen: list[Event] = []
 
     def open(self, **fields: Any) -> Bench:
+        """``hello`` and ``welcome``; also after the connection was lost."""
         self.core.hello(Credentials(token="t0"), "test")
         self.hello = self.sent()
         self.say(welcome(**fields))
@@ -268,8 +269,8 @@ class Peer:
 
 @pytest.fixture(scope="session")
 def make_bench() -> Callable[..., Bench]:
-    def make(window: int = 256, resume: State | None = None) -> Bench:
-        return Bench(Core(window, resume, prefix="r"))
+    def make(window: int = 256, resume: State | None = None, **options: Any) -> Bench:
+        return Bench(Core(window, resume, prefix="r", **options))
 
     return make
 

@@ -172,7 +172,8 @@ async def test_a_frame_that_is_too_big(far_end, greeting):
         await peer.say({"type": "hint", "message": "x" * 2000})
         await peer.socket.wait_closed()
 
-    session = await inorder.connect(await far_end(script), token="x", give_up_after=0, max_size=1000)
+    url = await far_end(script)
+    session = await inorder.connect(url, token="x", give_up_after=0, max_size=1000)
     with pytest.raises(inorder.ConnectionLost) as caught:
         await session.close()
     assert caught.value.close_code == 1009
