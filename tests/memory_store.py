@@ -134,7 +134,8 @@ class MemoryStore:
             return None
         was_clean = row.clean
         row.epoch += 1
-        row.node, row.clean = self._node, False
+        row.node, row.clean, row.held = self._node, False, False
+        row.open = any(_open(r) for r in self._rows(session) if r.seq > row.acked)
         rows = [
             structs.replace(r, outcome=None, params=r.params if _open(r) else None)
             for r in self._rows(session)
@@ -340,7 +341,7 @@ class _Group:
         if isinstance(write, Release):
             if write.attach != s.attach:
                 return False
-            s.node, s.clean, s.open = write.node, write.clean, write.open
+            s.node, s.clean, s.open, s.held = write.node, write.clean, write.open, write.held
             s.receipt, s.left_ms = write.receipt, write.at_ms
             return True
         return _end(s, rows, write)
@@ -370,7 +371,8 @@ def _settle(s: SessionRow, rows: dict[int, RequestRow], write: Settle) -> bool:
         return False
     if row.ending is not None:
         return (row.ending, row.outcome) == (write.ending, write.body)
-    if any(_open(r) for r in rows.values() if s.acked < r.seq < write.seq):
+    before = rows.get(write.seq - 1)
+    if write.seq > s.acked + 1 and (before is None or _open(before)):
         return False
     row.ending, row.outcome, row.settled_ms = write.ending, write.body, write.at_ms
     return True

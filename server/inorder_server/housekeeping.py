@@ -70,7 +70,7 @@ class Housekeeping:
     async def _expire(self) -> None:
         before = self._node.wall_ms() - round(self._node.config.session.session_ttl * 1000)
         for id in await self._node.store.held(before):
-            await self._registry.expire(id)
+            await self._registry.expire(id, before)
         gone = await self._node.store.expire(before, before)
         if gone:
             self._registry.forgotten(gone)

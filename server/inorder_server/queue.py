@@ -112,7 +112,7 @@ class Queue:
     def attach(self, link: Link) -> None:
         """A connection takes the queue over; work goes on for it."""
         self.link = link
-        self.closing = False
+        self.closing = self.expiring = False
         self.session.close_gap()
         if self.mode is Mode.CANCEL:
             # What was being cancelled stays so; only what comes from now on runs.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from weakref import WeakValueDictionary
@@ -27,7 +28,7 @@ from .node import Node
 from .queue import Mode, Queue, Word
 from .refusal import Refusal
 from .session import Damaged, Session
-from .stores.port import Attach, StoreUnavailable
+from .stores.port import Attach, SessionRow, StoreUnavailable
 from .teardown import durable, hand_back, verified
 
 
@@ -313,17 +314,25 @@ class Registry:
             taken += await self._adopt_one(id, Mode.HOLD if holds else Mode.FINISH) is not None
         return taken
 
-    async def expire(self, id: str) -> None:
+    async def expire(self, id: str, left_before_ms: int) -> None:
         """P16: held work whose client did not come back in time is cancelled, and its session
         ended, with a receipt."""
-        queue = await self._adopt_one(id, Mode.CANCEL)
+        queue = await self._adopt_one(
+            id, Mode.CANCEL, lambda row: row.held and row.left_ms < left_before_ms
+        )
         if queue is not None:
             queue.expiring = True
 
     async def operate(self, word: Word, session: str, id: str | None) -> bool:
         """An operator's word on the request that blocks a session's queue, which may be parked.
         False where it does not block one here."""
-        queue = self.queues.get(session) or await self._adopt_one(session, Mode.FINISH)
+        queue = self.queues.get(session)
+        if queue is not None and queue.ended:
+            # Just parked: the word is for whoever takes it up again.
+            await asyncio.shield(self._tear_down(queue))
+            queue = self.queues.get(session)
+        if queue is None:
+            queue = await self._adopt_one(session, Mode.FINISH, lambda row: not row.held)
         return queue is not None and queue.operate(word, id)
 
     def _adopt_soon(self, id: str) -> None:
@@ -340,7 +349,9 @@ class Registry:
             else:
                 return
 
-    async def _adopt_one(self, id: str, mode: Mode = Mode.FINISH) -> Queue | None:
+    async def _adopt_one(
+        self, id: str, mode: Mode = Mode.FINISH, fits: Callable[[SessionRow], bool] | None = None
+    ) -> Queue | None:
         """Takes up a session that nobody runs, without a connection. None where somebody does,
         or where it can't be had."""
         lock = self._locks.get(id)
@@ -350,7 +361,7 @@ class Registry:
             if id in self.queues or self._node.draining:
                 return None
             row = await self._node.store.session(id)
-            if row is None:
+            if row is None or (fits is not None and not fits(row)):
                 return None
             account = await self._node.store.user(row.user)
             user = Identity(
