@@ -68,7 +68,7 @@ class MemoryStore:
         self.tried: list[list[Write]] = []
         self.under_way = 0
         self.calls: list[str] = []
-        self._node = ""
+        self.node = ""
         self._gates: dict[str, asyncio.Event] = {}
 
     # ---- what a test does to it
@@ -108,7 +108,7 @@ class MemoryStore:
     # ---- the port
 
     async def open(self, node: str) -> None:
-        self._node = node
+        self.node = node
         for row in self.database.sessions.values():
             row.node = None
 
@@ -120,7 +120,7 @@ class MemoryStore:
         await self._call("commit")
         if self.broken:
             raise self.broken.pop(0)
-        fenced = _Group(self.database, self._node, writes).apply()
+        fenced = _Group(self.database, self.node, writes).apply()
         if self.lose_answers:
             self.lose_answers -= 1
             raise StoreUnavailable("the answer was lost")
@@ -130,11 +130,11 @@ class MemoryStore:
     async def claim(self, session: str) -> Claimed | None:
         await self._call("claim")
         row = self.database.sessions.get(session)
-        if row is None or row.state != "live" or row.node not in (None, self._node):
+        if row is None or row.state != "live" or row.node not in (None, self.node):
             return None
         was_clean = row.clean
         row.epoch += 1
-        row.node, row.clean, row.held = self._node, False, False
+        row.node, row.clean, row.held = self.node, False, False
         row.open = any(_open(r) for r in self._rows(session) if r.seq > row.acked)
         rows = [
             structs.replace(r, outcome=None, params=r.params if _open(r) else None)
@@ -262,7 +262,7 @@ class _Group:
 
     def __init__(self, database: Database, node: str, writes: Sequence[Write]) -> None:
         self._database = database
-        self._node = node
+        self.node = node
         self._writes = writes
 
     def apply(self) -> set[str]:
@@ -298,7 +298,7 @@ class _Group:
 
     def _one(self, write: Write) -> bool:
         sessions = self._database.sessions
-        if isinstance(write, Create) and write.session not in sessions and write.node == self._node:
+        if isinstance(write, Create) and write.session not in sessions and write.node == self.node:
             sessions[write.session] = SessionRow(
                 write.session,
                 write.user,
@@ -318,7 +318,7 @@ class _Group:
             )
             self._database.rows[write.session] = {}
         s = sessions.get(write.session)
-        if s is None or s.state != "live" or s.node != self._node or s.epoch != write.epoch:
+        if s is None or s.state != "live" or s.node != self.node or s.epoch != write.epoch:
             return False
         rows = self._database.rows[s.id]
         if isinstance(write, Create):

@@ -805,3 +805,87 @@ async def test_waking_a_consumer_that_was_just_cancelled() -> None:
     await settled()
     assert queue.ended
     await bench.stop()
+
+
+# ---- parking
+
+
+@virtual
+async def test_a_blocked_head_waits_again_once_its_queue_is_parked() -> None:
+    @handler(attempts=2, on_interrupt="fail")
+    async def fails(request: Any) -> None:
+        raise RuntimeError("no")
+
+    async with serving(fails) as bench:
+        queue, _ = await bench.open()
+        queue.request(ask("fails"))
+        await settled()
+        bench.store.hold()
+        queue.request(ask("echo", 2))
+        queue.turn(Mode.FINISH)
+        await settled()
+        # What is on its way to the journal is waited for.
+        assert not queue.ended
+        bench.store.release()
+        await settled()
+        assert queue.ended
+        assert queue.parked is not None
+        assert queue.parked.until is not None
+        head = queue.session.head()
+        assert head is not None
+        assert (head.seq, head.stage, head.attempt) == (1, Stage.WAITING, 0)
+
+
+@virtual
+async def test_a_queue_that_parks_is_called_back_by_an_attach_or_a_cancel() -> None:
+    @handler(attempts=2)
+    async def fails(request: Any) -> None:
+        raise RuntimeError("no")
+
+    for back in (Mode.RUN, Mode.CANCEL):
+        async with serving(fails) as bench:
+            queue, peer = await bench.open()
+            queue.request(ask("fails"))
+            await settled()
+            bench.store.hold()
+            queue.request(ask("echo", 2))
+            queue.turn(Mode.FINISH)
+            await settled()
+            queue.turn(back)
+            await settled()
+            bench.store.release()
+            await asyncio.sleep(5)
+            how = "done" if back is Mode.RUN else "cancelled"
+            assert [ending for _, ending, _ in peer.outcomes] == [
+                "failed" if back is Mode.RUN else "cancelled",
+                how,
+            ]
+
+
+@virtual
+async def test_an_operator_means_the_head_that_blocks_and_no_other() -> None:
+    wait, gate, _ = gated()
+    async with serving(wait) as bench:
+        queue, peer = await bench.open()
+        assert not queue.operate("skip")
+        queue.request(ask("wait", id="a"))
+        await settled()
+        assert not queue.operate("skip")
+        assert not queue.operate("skip", "b")
+        gate.set()
+        await settled()
+        assert peer.outcomes == [(1, "done", 1)]
+
+
+@virtual
+async def test_who_waits_for_a_quiet_queue_need_not_wait_for_a_silent_one() -> None:
+    async with serving() as bench:
+        queue, _ = await bench.open()
+        await queue.quiet()
+        bench.store.hold()
+        queue.request(ask("echo"))
+        waiting = asyncio.create_task(queue.quiet())
+        await settled()
+        assert not waiting.done()
+        bench.store.release()
+        await waiting
