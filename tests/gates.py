@@ -59,4 +59,4 @@ async def nothing_but_pongs(client: RawClient) -> None:
     """The server is awake, was all around its loop many times, and says nothing else."""
     for n in range(20):
         await client.send({"type": "ping", "data": n})
-        assert await client.next() == {"type": "pong", "data": n}, client.seen
+        assert await client.next() == {"type": "pong", "data": n}, client.seen[-1]
