@@ -40,6 +40,8 @@ class Peer:
         self.closed: tuple[int, str] | None = None
         self.receipt: Receipt | None = None
         self.fails_at: str | None = None
+        self.takes_all = asyncio.Event()
+        self.takes_all.set()
 
     def _say(self, *words: Any) -> None:
         if words[0] == self.fails_at:
@@ -67,14 +69,19 @@ class Peer:
 
     def shut(self, code: CloseCode, reason: str) -> None:
         self.closed = self.closed or (int(code), reason)
+        self.takes_all.set()
         self._say("shut", int(code), reason)
 
     def finish(self, code: CloseCode, reason: str) -> None:
         self.closed = self.closed or (int(code), reason)
+        self.takes_all.set()
         self._say("finish", int(code), reason)
 
     def draining(self, deadline: float) -> None:
         self._say("draining", deadline)
+
+    async def caught_up(self) -> bool:
+        return await self.takes_all.wait() and self.closed is None
 
     def farewell(self, receipt: Receipt) -> None:
         self.receipt = receipt

@@ -8,6 +8,7 @@ authenticated (G9).
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
@@ -80,23 +81,33 @@ class Connection(Guest):
         self._hello_seconds = timeout
         self._await_hello()
         try:
+            await self._converse()
+        finally:
+            self._leave()
+            writer.cancel()
+            await asyncio.wait([writer])
+
+    async def _converse(self) -> None:
+        try:
             if await self._greet():
                 await self._read()
         except ConnectionClosed:
-            pass
+            return
         except Exception:
             self._log.opt(exception=True).error("a connection failed")
-            self.outbox.shut(CloseCode.INTERNAL, "internal")
-        finally:
-            self._leave()
-            if not writer.done() and self._socket.close_code is not None:
-                writer.cancel()
-            await asyncio.wait([writer])
+            self.shut(CloseCode.INTERNAL, "internal")
+        self._leave()
+        # What still comes counts for nothing; but left unread it would hold up the close.
+        with suppress(ConnectionClosed):
+            while True:
+                await self._socket.recv()
 
     async def _greet(self) -> bool:
         """What comes before the first frame. False where the connection is not wanted."""
-        config = self._node.config
-        if len(self._edge.connections) > config.limits.connections:
+        if self._node.draining:
+            self.finish(CloseCode.RESTART, "draining")
+            return False
+        if len(self._edge.connections) > self._node.config.limits.connections:
             self.shut(CloseCode.TOO_MANY_CONNECTIONS, "too_many_connections")
             return False
         if self._hand:
@@ -113,8 +124,6 @@ class Connection(Guest):
             if isinstance(frame, bytes):
                 self.shut(CloseCode.BINARY, "binary")
                 return
-            if self.outbox.full:
-                await self.outbox.room()
             await self._frame(frame)
 
     async def _frame(self, frame: str) -> None:
@@ -132,6 +141,7 @@ class Connection(Guest):
             self._malformed(exc)
             return
         for part in parts:
+            await self.outbox.room()
             try:
                 message = codec.decode_client(part)
             except codec.Malformed as exc:
@@ -140,6 +150,7 @@ class Connection(Guest):
                 await self._message(message)
 
     async def _line(self, line: str) -> None:
+        await self.outbox.room()
         try:
             parsed = handmode.parse(line)
         except codec.Malformed as exc:
@@ -162,8 +173,7 @@ class Connection(Guest):
             self.error(exc.code, exc.message, of=exc.of, id=exc.id)
         self._bad_messages += 1
         if self._bad_messages > _MOST_BAD_MESSAGES:
-            self.outbox.finish(CloseCode.BAD_MESSAGE, "bad_message")
-            self.phase = Phase.CLOSED
+            self.finish(CloseCode.BAD_MESSAGE, "bad_message")
 
     # ---- messages
 
@@ -177,7 +187,7 @@ class Connection(Guest):
         if isinstance(message, Request):
             queue.request(message)
         elif isinstance(message, Ack):
-            queue.acknowledge(message.seq)
+            queue.acknowledge(self._held(message.seq))
         elif isinstance(message, Ping):
             self.put(Pong(data=message.data))
         elif isinstance(message, Cancel):
@@ -196,8 +206,12 @@ class Connection(Guest):
             self.error("closing", "bye was said", of="bye")
             return
         if self._hand:
-            queue.acknowledge(MAX_INT)
+            queue.acknowledge(self._held(MAX_INT))
         self._edge.registry.leave(queue, message.mode)
+
+    def _held(self, seq: int) -> int:
+        """By hand, without a number: all that was sent."""
+        return self.outbox.sent if self._hand and seq == MAX_INT else seq
 
 
 def _is_json_hello(frame: str) -> bool:

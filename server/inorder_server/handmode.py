@@ -147,7 +147,8 @@ def _split(word: str, rest: str, usage: str, *, least: int) -> tuple[str, str]:
 
 
 def _number(word: str, text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or int(text) > MAX_INT:
+    # int() refuses what is far too long with an error of its own.
+    if not text.isascii() or not text.isdecimal() or len(text) > 99 or int(text) > MAX_INT:
         raise codec.Malformed("bad_message", f"{word}: {text[:20]!r} is no number", word[1:])
     return int(text)
 

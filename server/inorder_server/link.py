@@ -16,7 +16,7 @@ from .stores.port import Outcome
 
 
 class Link(Protocol):
-    """The attached connection, as its queue sees it. No method waits."""
+    """The attached connection, as its queue sees it. Only ``caught_up`` waits."""
 
     def accepted(self, entry: Entry, ahead: int) -> None:
         """The request is durable, ``ahead`` are before it."""
@@ -44,6 +44,10 @@ class Link(Protocol):
 
     def draining(self, deadline: float) -> None:
         """The node goes down in ``deadline`` seconds."""
+
+    async def caught_up(self) -> bool:
+        """Returns once every outcome that is due was written; False where the connection
+        ends before."""
 
     def farewell(self, receipt: Receipt) -> None:
         """The session ended as its client asked: say ``bye``, close with 1000."""

@@ -50,13 +50,20 @@ class Guest(Voice):
     def __init__(
         self, edge: Edge, socket: ServerConnection, identity: Identity | None, peer: Peer
     ) -> None:
-        super().__init__(socket, edge.node.metrics, batch=edge.node.config.limits.batch)
+        config = edge.node.config
+        super().__init__(
+            socket,
+            edge.node.metrics,
+            batch=config.limits.batch,
+            patience=config.session.slow_client_timeout,
+        )
         self._edge = edge
         self._node = edge.node
         self._identity = identity
         self._peer = peer
         self._hand = socket.subprotocol is None
         self._queue: Queue | None = None
+        self._place: str | None = None
         self._failed_logins = 0
         self._hello_seconds = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -87,8 +94,7 @@ class Guest(Voice):
             # Who is told to try again later may do so as often as it takes.
             self._failed_logins += not ERROR_CODES[refusal.code].retry
             if self._failed_logins > _MOST_FAILED_LOGINS:
-                self.outbox.finish(CloseCode.UNAUTHENTICATED, "unauthenticated")
-                self.phase = Phase.CLOSED
+                self.finish(CloseCode.UNAUTHENTICATED, "unauthenticated")
             return
         self._node.metrics.logins["ok"] += 1
         if self.phase is Phase.GREETING:
@@ -114,15 +120,16 @@ class Guest(Voice):
         raise Refusal("unauthenticated", "hello needs a token, or username and password")
 
     async def _attach(self, message: Hello | Register) -> None:
-        """Attaches to a new session or the one to resume, and says welcome."""
+        """Attaches to a new session or the one to resume, and says welcome.
+
+        However it ends, :meth:`_leave` gives back what was taken.
+        """
         identity, of = self._identity, type_of(message)
         assert identity is not None
-        most = self._node.config.limits.connections_per_user
         replaces = self._edge.registry.attached(message.session, identity.name)
-        if self._edge.per_user[identity.name] >= most and not replaces:
+        if not self._take_place(identity, replaces=replaces):
             self.shut(CloseCode.TOO_MANY_CONNECTIONS, "too_many_connections")
             return
-        self._edge.per_user[identity.name] += 1
         try:
             opened = await self._edge.registry.open(
                 identity,
@@ -131,41 +138,26 @@ class Guest(Voice):
                 seq=message.seq,
                 accepted=message.accepted,
             )
+            self._queue = opened.queue
+            # Who was revoked between the login and the attach; from here on a revoke finds it.
+            await self._edge.auth.confirm(identity)
         except (Refusal, Ended) as exc:
-            self._release_place(identity)
             self._not_attached(of, exc)
             return
-        except BaseException:
-            self._release_place(identity)
-            raise
-        if not await self._still_welcome(identity):
-            self._release_place(identity)
-            self._edge.registry.detach(opened.queue, self)
-            return
-        self._welcome(opened, identity, message)
-
-    async def _still_welcome(self, identity: Identity) -> bool:
-        """False where it was taken over or cut while the store was asked, or its user was
-        revoked between the login and the attach: from here on a revoke finds it."""
-        try:
-            await self._edge.auth.confirm(identity)
-        except Refusal as refusal:
-            if refusal.code != "store_unavailable":
-                self.shut(CloseCode.FORBIDDEN, "forbidden")
-        return not self._closed()
+        if not self._closed():
+            self._welcome(opened, identity, message)
 
     def _not_attached(self, of: str, exc: Refusal | Ended) -> None:
         if isinstance(exc, Ended):
-            self.put(ByeReceipt(receipt=exc.receipt))
-            self.outbox.finish(CloseCode.DONE, "done")
+            self.farewell(exc.receipt)
+        elif exc.code == "unauthenticated":
+            self.shut(CloseCode.FORBIDDEN, "forbidden")
         else:
             self.refusal(of, exc)
-            self.outbox.finish(_CLOSES.get(exc.code, CloseCode.INTERNAL), exc.code)
-        self.phase = Phase.CLOSED
+            self.finish(_CLOSES.get(exc.code, CloseCode.INTERNAL), exc.code)
 
     def _welcome(self, opened: Opened, identity: Identity, message: Hello | Register) -> None:
         config, session = self._node.config, opened.queue.session
-        self._queue = opened.queue
         self.phase = Phase.OPEN
         self._socket.protocol.max_message_size = config.limits.message_bytes
         self._stop_timer()
@@ -210,6 +202,9 @@ class Guest(Voice):
         if self.phase is not Phase.OPEN or fresh is None or identity is None:
             self.unauthenticated("resume", None)
             return
+        if fresh.closing:
+            self.error("closing", "bye was said", of="resume")
+            return
         if fresh.session.last:
             self.error("bad_message", ".resume comes first, before any request", of="resume")
             return
@@ -217,21 +212,22 @@ class Guest(Voice):
             self.error("bad_message", "this is the session you are in", of="resume")
             return
         registry = self._edge.registry
+        self.outbox.hold_back()
         try:
             opened = await registry.open(
                 identity, self, session=resume.session, seq=resume.seq, accepted=None
             )
-        except Ended as exc:
-            self.put(ByeReceipt(receipt=exc.receipt))
+        except (Refusal, Ended) as exc:
+            if isinstance(exc, Ended):
+                self.put(ByeReceipt(receipt=exc.receipt))
+            else:
+                self.refusal("resume", exc)
+            self._follow(Opened(fresh, False, 0))
             return
-        except Refusal as refusal:
-            self.refusal("resume", refusal)
-            return
+        self._queue = opened.queue
         registry.detach(fresh, self)
-        if self._closed():
-            registry.detach(opened.queue, self)
-            return
-        self._welcome(opened, identity, Hello())
+        if not self._closed():
+            self._welcome(opened, identity, Hello())
 
     def _renew_token_later(self, expires_in: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(
@@ -263,17 +259,27 @@ class Guest(Voice):
         """The socket is gone: first that, then the slower rest."""
         self.phase = Phase.CLOSED
         self._stop_timer()
+        self._leave_place()
         queue, self._queue = self._queue, None
         if queue is not None:
-            if self._identity is not None:
-                self._release_place(self._identity)
             self._edge.registry.detach(queue, self)
 
-    def _release_place(self, identity: Identity) -> None:
-        per_user = self._edge.per_user
-        per_user[identity.name] -= 1
-        if not per_user[identity.name]:
-            del per_user[identity.name]
+    def _take_place(self, identity: Identity, *, replaces: bool) -> bool:
+        """One of the user's connections; a resume replaces another one."""
+        per_user, most = self._edge.per_user, self._node.config.limits.connections_per_user
+        if per_user[identity.name] >= most and not replaces:
+            return False
+        self._place = identity.name
+        per_user[identity.name] += 1
+        return True
+
+    def _leave_place(self) -> None:
+        per_user, name = self._edge.per_user, self._place
+        self._place = None
+        if name is not None:
+            per_user[name] -= 1
+            if not per_user[name]:
+                del per_user[name]
 
 
 def type_of(message: Struct) -> str:

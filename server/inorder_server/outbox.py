@@ -2,7 +2,8 @@
 
 Source: design.md section 5; SPEC.md, "Frames" and "Resume". Outcomes are never piled up for a slow
 peer: what it is behind with is read from the journal when there is room again, exactly as after
-a resume. Everything else that can wait here is bounded by what the peer itself asks for.
+a resume. Everything else that can wait here is bounded by what the peer itself asks for, and its
+reader asks for no more while there is too much.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 import msgspec
+from loguru import logger
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
@@ -28,8 +30,12 @@ HIGH_WATER = 1 << 20
 _FRAME_BYTES = 64 << 10
 # Outcomes are read from the journal in portions of about so many bytes.
 _PORTION_BYTES = 256 << 10
-# Seconds that a peer has to take the close frame and answer it.
+# What a repeat that waits for its turn counts for, in bytes.
+_REPEAT_BYTES = 64
+# Seconds that a peer has to answer the close where nothing else is due to it.
 _CLOSE_TIMEOUT = 5
+# Seconds until a store that is away is asked again.
+_STORE_AGAIN = 0.2
 
 ReadOutcomes = Callable[[int, int, int], Awaitable[list[Outcome]]]
 """Outcomes with ``after < seq <= upto``, about ``max_bytes`` of them (see the store port)."""
@@ -71,28 +77,32 @@ class Outbox:
 
     ``arrays``: program mode, in which several messages share a frame and one ``accepted``
     stands for all earlier ones. Before :meth:`open` outcomes and progress are held back: the
-    welcome comes first.
+    welcome comes first. ``patience``: seconds that a peer has to take what is due to it and
+    to answer the close.
     """
 
-    def __init__(self, socket: ServerConnection, *, batch: int) -> None:
+    def __init__(self, socket: ServerConnection, *, batch: int, patience: float) -> None:
         self.arrays = False
         self.stuck_since: float | None = None
         """When the write that is under way began, by the loop's clock."""
         self._socket = socket
         self._batch = batch
-        self._messages: deque[bytes] = deque()
+        self._patience = patience
+        # A number stands for an outcome that is sent again, and is read at its turn.
+        self._messages: deque[bytes | int] = deque()
         self._bytes = 0
         self._accepted: Accepted | None = None
+        self._each_accepted = False
         self._outcome_put = 0
         self._sent = 0
         self._settled: Callable[[], int] = lambda: 0
         self._read: ReadOutcomes | None = None
-        self._again: set[int] = set()
         self._closing: tuple[CloseCode, str] | None = None
         self._shut = False
         self._closer: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
+        self._caught_up: list[asyncio.Future[bool]] = []
 
     # ---- what is put in
 
@@ -101,28 +111,38 @@ class Outbox:
         """Whether more waits than the peer should let wait."""
         return self._bytes > HIGH_WATER
 
+    @property
+    def sent(self) -> int:
+        """The highest seq whose outcome was written, or waits here to be."""
+        return self._sent
+
     def put(self, message: bytes) -> None:
         """One encoded message."""
-        if self._shut or self._closing is not None:
-            return
-        self._messages.append(message)
-        self._bytes += len(message)
-        self._notify()
+        if self._closing is None:
+            self._add(message, len(message))
+
+    def _add(self, message: bytes | int, size: int) -> None:
+        if not self._shut:
+            self._messages.append(message)
+            self._bytes += size
+            self._notify()
 
     def accepted(self, accepted: Accepted, *, cumulative: bool) -> None:
         """In program mode only the newest one that carries a seq is written.
 
         Before the welcome there is nothing to say: it tells the number itself.
         """
-        if self._read is None:
+        if self._read is None or self._closing is not None:
             return
         waiting = self._accepted
-        if self.arrays and cumulative and (waiting is None or waiting.seq < accepted.seq):
+        if not self.arrays or not cumulative:
+            # One by itself must not stand for an earlier one, and no later one may overtake it.
+            self._each_accepted = True
+        if self._each_accepted or (waiting is not None and waiting.seq >= accepted.seq):
+            self.put(codec.encode(accepted))
+        else:
             self._accepted = accepted
             self._notify()
-        else:
-            # One by itself, or that of a repeat: it must not stand for a later one.
-            self.put(codec.encode(accepted))
 
     def progress(self, message: bytes) -> None:
         """Dropped where the peer is behind: the only lossy message."""
@@ -131,49 +151,52 @@ class Outbox:
 
     def outcome(self, outcome: Outcome) -> None:
         """A new outcome. Left to the journal where the peer is behind."""
+        if self._closing is not None:
+            return
         if self._read is None or self.full or outcome.seq != self._sent + 1:
             self._notify()
             return
-        self._sent = outcome.seq
-        self._outcome_put = outcome.seq
-        self.put(outcome_message(outcome))
+        self._put_outcome(outcome)
+
+    def _put_outcome(self, outcome: Outcome) -> None:
+        message = outcome_message(outcome)
+        self._sent = self._outcome_put = outcome.seq
+        self._add(message, len(message))
 
     def repeat(self, seq: int) -> None:
         """An outcome that was written before is asked for again."""
-        if seq <= self._sent:
-            self._again.add(seq)
-            self._notify()
+        if seq <= self._sent and self._closing is None:
+            self._add(seq, _REPEAT_BYTES)
 
     def open(self, sent: int, settled: Callable[[], int], read: ReadOutcomes) -> None:
         """Outcomes after ``sent`` are due from now on."""
         self._sent = sent
+        self._outcome_put = 0
         self._settled = settled
         self._read = read
-        self._again.clear()
         self._notify()
 
+    def hold_back(self) -> None:
+        """As before :meth:`open`: another welcome comes first."""
+        self._read = None
+
     def finish(self, code: CloseCode, reason: str) -> None:
-        """Close once everything that is due was written."""
+        """Close once everything that is due by now was written."""
         if self._closing is None:
             self._closing = (code, reason)
+            due = self._settled()
+            self._settled = lambda: due
             self._notify()
 
     def shut(self, code: CloseCode, reason: str) -> None:
         """Write nothing more; close at once."""
         if self._shut:
             return
-        self._shut = True
-        self._closing = (code, reason)
-        self._messages.clear()
-        self._accepted = None
-        self._bytes = 0
-        self._notify()
-        self._make_room()
-        if self.stuck_since is not None and self._closer is None:
-            # The writer can't see it: it waits for the peer to read.
-            self._closer = asyncio.get_running_loop().create_task(
-                self._close(code, reason), name="closer"
-            )
+        self._end()
+        # Not by the writer: it may wait for the peer to read, or for the store.
+        self._closer = asyncio.get_running_loop().create_task(
+            self._close(code, reason, _CLOSE_TIMEOUT), name="closer"
+        )
 
     async def room(self) -> None:
         """Returns when the peer has read enough that more may be asked for."""
@@ -181,94 +204,150 @@ class Outbox:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
 
+    async def caught_up(self) -> bool:
+        """Returns once everything that is due was written. False where the connection ends
+        before."""
+        if self._closing is not None:
+            return False
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._caught_up.append(done)
+        self._notify()
+        return await done
+
     def _notify(self) -> None:
-        if self._wake is not None:
-            self._wake.set_result(None)
-            self._wake = None
+        _wake(self._wake)
+        self._wake = None
 
     def _make_room(self) -> None:
-        if self._room is not None:
-            if not self._room.done():
-                self._room.set_result(None)
-            self._room = None
+        _wake(self._room)
+        self._room = None
+
+    def _report(self, caught_up: bool) -> None:
+        waiting, self._caught_up = self._caught_up, []
+        for done in waiting:
+            if not done.done():
+                done.set_result(caught_up)
 
     # ---- what is taken out
 
     async def write(self) -> None:
         """Writes until the connection is closed, by either side. One task runs this."""
-        loop = asyncio.get_running_loop()
         try:
-            while True:
+            while not self._shut:
                 if self._messages or self._accepted is not None:
-                    frame = self._compose()
-                    self.stuck_since = loop.time()
-                    await self._socket.send(frame, text=True)
-                    self.stuck_since = None
-                    if not self.full:
-                        self._make_room()
-                elif not self._shut and await self._catch_up():
+                    await self._write_one()
+                elif await self._catch_up():
                     continue
                 elif self._closing is not None:
-                    await self._close(*self._closing)
+                    await self._close(*self._closing, self._patience)
                     return
                 else:
-                    self._wake = loop.create_future()
+                    self._report(caught_up=True)
+                    self._wake = asyncio.get_running_loop().create_future()
                     await self._wake
         except ConnectionClosed:
-            return
+            pass
+        except Exception:
+            logger.opt(exception=True).error("a connection could not be written to")
+            self.shut(CloseCode.INTERNAL, "internal")
         finally:
-            self.stuck_since = None
-            self._shut = True
-            self._bytes = 0
-            self._make_room()
+            self._end()
             if self._closer is not None:
                 await asyncio.wait([self._closer])
 
-    async def _close(self, code: CloseCode, reason: str) -> None:
+    def _end(self) -> None:
+        """Nothing more is written; who waits for it goes on."""
+        self._shut = True
+        self._closing = self._closing or (CloseCode.DONE, "done")
+        self._messages.clear()
+        self._accepted = None
+        self._bytes = 0
+        self.stuck_since = None
+        self._notify()
+        self._make_room()
+        self._report(caught_up=False)
+
+    async def _close(self, code: CloseCode, reason: str, patience: float) -> None:
         try:
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
+            async with asyncio.timeout(patience):
                 await self._socket.close(code, reason)
         except TimeoutError:
             # A peer that reads nothing doesn't get the close frame either.
             self._socket.transport.abort()
 
-    def _compose(self) -> bytes:
-        """The next frame: one message, or in program mode as many as fit."""
-        parts: list[bytes] = []
-        size = 0
+    async def _write_one(self) -> None:
         accepted, self._accepted = self._accepted, None
-        if accepted is not None and accepted.seq > self._outcome_put:
-            parts.append(codec.encode(accepted))
+        if accepted is not None and accepted.seq <= self._outcome_put:
+            accepted = None  # an outcome that waits says it, too
+        first = self._messages[0] if self._messages else None
+        if accepted is None and isinstance(first, int):
+            await self._fetch(first)
+            return
+        frame = self._compose(accepted)
+        self.stuck_since = asyncio.get_running_loop().time()
+        await self._socket.send(frame, text=True)
+        self.stuck_since = None
+        if not self.full:
+            self._make_room()
+
+    def _compose(self, accepted: Accepted | None) -> bytes:
+        """The next frame: one message, or in program mode as many as fit."""
+        parts = [] if accepted is None else [codec.encode(accepted)]
+        size = 0
         most = self._batch if self.arrays else 1
         messages = self._messages
         while messages and len(parts) < most and size < _FRAME_BYTES:
-            message = messages.popleft()
+            message = messages[0]
+            if isinstance(message, int):
+                break
+            messages.popleft()
             size += len(message)
             parts.append(message)
         self._bytes -= size
         return parts[0] if len(parts) == 1 else codec.join(parts)
 
+    async def _fetch(self, seq: int) -> None:
+        """The outcome to be sent again has come to its turn."""
+        found = await self._outcomes(seq - 1, seq, 0)
+        if found is None or self._shut:
+            return
+        self._messages.popleft()
+        self._bytes -= _REPEAT_BYTES
+        # There is none where it was acknowledged meanwhile.
+        for outcome in found:
+            message = outcome_message(outcome)
+            self._messages.appendleft(message)
+            self._bytes += len(message)
+
     async def _catch_up(self) -> bool:
         """Reads from the journal what the peer is behind with. False where it is not."""
-        if self._read is None:
-            return False
         settled = self._settled()
-        if self._sent >= settled and not self._again:
+        if self._read is None or self._sent >= settled:
             return False
-        try:
-            if self._sent < settled:
-                found = await self._read(self._sent, settled, _PORTION_BYTES)
-                for outcome in found:
-                    self._sent = outcome.seq
-                    self._outcome_put = outcome.seq
-                    self.put(outcome_message(outcome))
-                if not found:
-                    # Acknowledged meanwhile: nobody is owed them any more.
-                    self._sent = settled
-            else:
-                seq = self._again.pop()
-                for outcome in await self._read(seq - 1, seq, 0):
-                    self.put(outcome_message(outcome))
-        except StoreUnavailable:
-            await asyncio.sleep(0.2)
+        found = await self._outcomes(self._sent, settled, _PORTION_BYTES)
+        if found is None:
+            return True
+        for outcome in found:
+            self._put_outcome(outcome)
+        if not found:
+            # Acknowledged meanwhile, or left for the next connection.
+            self._sent = settled
         return True
+
+    async def _outcomes(self, after: int, upto: int, most: int) -> list[Outcome] | None:
+        """None where the store is to be asked again; nothing where the connection can't wait
+        for it."""
+        if self._read is None:
+            return []
+        try:
+            return await self._read(after, upto, most)
+        except StoreUnavailable:
+            if self._closing is not None:
+                return []
+            await asyncio.sleep(_STORE_AGAIN)
+            return None
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

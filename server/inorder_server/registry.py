@@ -153,7 +153,10 @@ class Registry:
                 raise _gone()
             if not queue.ended and queue.mode is not Mode.STOP:
                 return queue
-            # It is being torn down: its end, then the store, decide.
+            # It is being torn down: its end, then the store, decide. What holds that up may be
+            # an older connection that takes nothing.
+            if queue.closing and queue.link is not None:
+                queue.link.shut(CloseCode.REPLACED, "replaced")
             await asyncio.shield(self._tear_down(queue))
         row = await self._node.store.session(id)
         if row is None or row.user != user.name or row.state == "gone":
@@ -277,9 +280,10 @@ class Registry:
         if queue.fenced:
             self._remove(queue, None, ends=False)
             return
+        told = await self._told(queue)
         receipt = await verified(queue)
         # An unverified session keeps its rows: they are the evidence.
-        ends = queue.expiring or (queue.closing and queue.link is not None)
+        ends = queue.expiring or (told and queue.link is not None)
         ends = ends and receipt.verified and not receipt.pending
         if session.has_row and not await hand_back(queue, receipt, ends):
             log.warning("the session moved while its queue was torn down")
@@ -293,6 +297,13 @@ class Registry:
             link.farewell(receipt)
         else:
             link.finish(CloseCode.RESTART, "draining")
+
+    async def _told(self, queue: Queue) -> bool:
+        """After a ``bye``: whether everything that is due was written. The session's end takes
+        its outcomes along, so a peer that is behind is waited for."""
+        if not queue.closing or queue.link is None or queue.mode is Mode.STOP:
+            return False
+        return await queue.link.caught_up()
 
     def _remove(self, queue: Queue, receipt: Receipt | None, ends: bool) -> None:
         del self.queues[queue.session.id]
@@ -403,6 +414,9 @@ class Registry:
             logger.warning("{} sessions did not finish in time; their rest stays", len(self.queues))
         for queue in list(self.queues.values()):
             queue.turn(Mode.STOP)
+            if queue.ended and queue.closing and queue.link is not None:
+                # Its peer does not take what is due to it.
+                queue.link.shut(CloseCode.RESTART, "draining")
             queue.consumer.cancel()
         if self._teardowns:
             await asyncio.wait(self._teardowns, timeout=1)

@@ -41,9 +41,11 @@ class Phase(Enum):
 class Voice:
     """Satisfies :class:`inorder_server.queue.Link`."""
 
-    def __init__(self, socket: ServerConnection, metrics: Metrics, *, batch: int) -> None:
+    def __init__(
+        self, socket: ServerConnection, metrics: Metrics, *, batch: int, patience: float
+    ) -> None:
         self.phase = Phase.GREETING
-        self.outbox = Outbox(socket, batch=batch)
+        self.outbox = Outbox(socket, batch=batch, patience=patience)
         self._socket = socket
         self._metrics = metrics
         self._log = logger
@@ -86,6 +88,9 @@ class Voice:
         if self.phase is Phase.OPEN:
             self.put(Draining(deadline=round(deadline, 3)))
 
+    async def caught_up(self) -> bool:
+        return await self.outbox.caught_up()
+
     def farewell(self, receipt: Receipt) -> None:
         self.put(ByeReceipt(receipt=receipt))
         self.finish(CloseCode.DONE, "done")
@@ -100,9 +105,8 @@ class Voice:
 
     def too_slow(self, bound: float) -> None:
         """The peer took nothing for ``bound`` seconds; its outcomes stay in the journal."""
-        if self.phase is not Phase.CLOSED:
-            self._log.warning("closed a slow client: it took nothing for {:g} s", bound)
-            self.shut(CloseCode.SLOW_CLIENT, "slow_client")
+        self._log.warning("closed a slow client: it took nothing for {:g} s", bound)
+        self.shut(CloseCode.SLOW_CLIENT, "slow_client")
 
     def abort(self) -> None:
         """Cut the connection: its peer does not answer the close."""
