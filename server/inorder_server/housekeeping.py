@@ -41,13 +41,16 @@ class Housekeeping:
                 await self.tick()
             except StoreUnavailable:
                 continue  # the journal says so, and says when it is back
+            except Exception:
+                # One round's trouble must not end all that come after it.
+                logger.opt(exception=True).error("housekeeping failed")
 
     async def tick(self) -> None:
         """One round. Raises :class:`StoreUnavailable`."""
         self._edge.close_slow(asyncio.get_running_loop().time())
         for command in await self._node.store.commands(self._last_command):
-            self._last_command = command.n
             await self._obey(command)
+            self._last_command = command.n
         now = self._node.now()
         if now >= self._next_expiry:
             self._next_expiry = now + EXPIRE_EVERY

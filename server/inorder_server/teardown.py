@@ -56,7 +56,7 @@ async def hand_back(queue: Queue, receipt: Receipt, ends: bool) -> bool:
     head = session.head()
     # Whoever takes it up next must know that the head may have run under an earlier owner.
     clean = not crashed and not (head is not None and head.suspect)
-    blocked = queue.parked is not None and queue.parked.until is None
+    blocked = _waits_for_an_operator(queue)
     held = bool(receipt.pending) and queue.mode is Mode.HOLD and not blocked
     return await durable(
         node.journal,
@@ -72,6 +72,12 @@ async def hand_back(queue: Queue, receipt: Receipt, ends: bool) -> bool:
             held=held,
         ),
     )
+
+
+def _waits_for_an_operator(queue: Queue) -> bool:
+    """A method that is missing is no such case: the next node may have it, so it is tried."""
+    parked = queue.parked
+    return parked is not None and parked.until is None and parked.code != "unknown_method"
 
 
 async def durable(journal: Journal, write: Write) -> bool:

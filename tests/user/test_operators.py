@@ -125,3 +125,39 @@ async def test_held_work_is_cancelled_when_its_session_expires(serve) -> None:
         receipt = (await client.until("bye"))["receipt"]
         assert (receipt["accepted"], receipt["cancelled"], receipt["verified"]) == (6, 5, True)
         assert await client.until_closed() == (1000, "done")
+
+
+async def test_a_method_that_a_deploy_took_away_blocks_until_it_is_back(serve, tmp_path) -> None:
+    module = tmp_path / "deployed.py"
+    other = (
+        "from inorder_server import Request, handler\n\n@handler\nasync def {}(request): return 1\n"
+    )
+    module.write_text(other.format("here"), encoding="utf-8")
+    server = await serve({"handlers": {"modules": ["deployed"]}})
+    async with RawClient(server.url) as client:
+        welcome = await client.register("eve", "a password")
+        await client.send(
+            request("sleep", 60, seq=1), request("here", seq=2), request("echo", seq=3)
+        )
+        await client.until(lambda m: m["type"] == "accepted" and m["seq"] == 3)
+        await server.kill()
+    module.write_text(other.format("elsewhere"), encoding="utf-8")
+    await server.start()
+    async with RawClient(server.url) as client:
+        await client.hello(token=welcome["token"], session=welcome["session"], seq=0)
+        await client.send({"type": "cancel", "id": "#1"})
+        await client.until_outcome(1)
+        assert (await blocked(client))["code"] == "unknown_method"
+    async with asyncio.timeout(10):
+        while "last one out" not in server.output():
+            await asyncio.sleep(0.02)
+    assert journal_counts(server.database)["pending"] == 2
+    module.write_text(other.format("here"), encoding="utf-8")
+    await server.kill()
+    await server.start()
+    # Nobody has to come for it: with the method back, what was accepted is run.
+    async with asyncio.timeout(10):
+        while journal_counts(server.database)["pending"]:
+            await asyncio.sleep(0.05)
+    assert journal_counts(server.database)["done"] == 2
+    assert await asyncio.to_thread(verify, server.folder) == []
