@@ -70,6 +70,26 @@ async def test_a_gap_that_nothing_else_told_is_told_once(serve) -> None:
         assert [outcome["result"] for outcome in client.outcomes] == [1, 2, 3, 4, 5]
 
 
+async def test_so_many_waiting_or_running_and_no_more(serve, tmp_path: Path) -> None:
+    gates = Gates(tmp_path)
+    server = await serve({**CONFIG, "session": {"queue": 3}})
+    async with RawClient(server.url) as client:
+        await client.register("ann", "correct horse")
+        await client.send(*(gated("g", seq) for seq in (1, 2, 3)))
+        await client.until(lambda m: m["type"] == "accepted" and m["seq"] == 3)
+        await client.send(gated("g", 4), gated("g", 5))
+        refusal = await client.next()
+        assert (refusal.get("code"), refusal["id"]) == ("queue_full", "r4")
+        assert refusal["retry"] is True
+        assert refusal["after"] > 0
+        await nothing_but_pongs(client)
+        gates.open("g")
+        await client.until_outcome(3)
+        await client.send(gated("g", 4))
+        await client.until_outcome(4)
+        assert (await client.bye())["verified"] is True
+
+
 async def test_so_many_unacknowledged_outcomes_and_no_more(serve) -> None:
     server = await serve({"session": {"unacked": 5}})
     async with RawClient(server.url) as client:
