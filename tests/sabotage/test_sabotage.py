@@ -124,9 +124,9 @@ def test_it_is_caught(
     assert done.returncode == 1, done.stdout
     (failure,) = ElementTree.parse(tree.report).iterfind(".//testcase[failure]/failure")
     reason = failure.get("message", "").splitlines()[0]
-    assert reason.startswith(("assert ", "AssertionError", "TimeoutError")), done.stdout
+    assert reason.startswith(("assert ", "AssertionError", "Failed: DID NOT RAISE")), done.stdout
     record_property("red", f"{name}: {sabotage.promise}\n    {sabotage.caught_by}\n    {reason}")
 
 
 def test_there_are_enough_of_them() -> None:
-    assert len(PATCHES) >= 35
+    assert len(PATCHES) >= 40
