@@ -34,10 +34,10 @@ class FakeSocket:
 
     # ---- what the peer does
 
-    def say(self, *messages: Json | str | bytes) -> None:
+    def say(self, *messages: Json | list[Json] | str | bytes) -> None:
         """A frame each."""
         for message in messages:
-            frame = json.dumps(message) if isinstance(message, dict) else message
+            frame = message if isinstance(message, str | bytes) else json.dumps(message)
             self._incoming.put_nowait(frame)
 
     def break_with(self, error: Exception) -> None:

@@ -11,12 +11,14 @@ import os
 import secrets
 import signal
 import sys
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self
+from weakref import WeakSet
 
 from loguru import logger
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.protocol import State
 
 from . import gateway
 from .auth import Auth
@@ -36,6 +38,8 @@ from .web import WS_PATH, Web, identity_of, peer_of, select_subprotocol
 
 # What winding up may take beyond ``drain_timeout``: the bound on the whole is that plus 2 s.
 _LAST_SECONDS = 0.25
+# What connections have for their last words where the drain was done before its time.
+_PARTING_SECONDS = 2
 
 
 def make_store(config: Config, serving: bool) -> Store:
@@ -120,6 +124,7 @@ class App:
         self._auth: Auth
         self._passwords: Passwords
         self._server: Server
+        self._sockets: WeakSet[ServerConnection] = WeakSet()
         self._housekeeping: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -143,12 +148,14 @@ class App:
     # ---- start
 
     async def start(self) -> None:
-        """Builds everything, binds, adopts what was left unfinished, then listens."""
+        """Builds everything, binds, adopts what was left unfinished, then listens. Where one
+        of these fails, what was begun is ended again."""
         config, name = self.config, secrets.token_hex(8)
         methods = load(config.handlers.modules, config.folder, config.handlers.builtin)
         store = make_store(config, serving=True)
         await store.open(name)
-        try:
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(store.close)
             metrics = Metrics()
             runner = Runner(
                 methods,
@@ -160,6 +167,7 @@ class App:
             metrics.ready = self.ready
             self.registry = Registry(self.node)
             self._passwords = Passwords(config.auth.bcrypt_cost)
+            undo.callback(self._passwords.close)
             self._auth = Auth(
                 store,
                 secret=secret(config),
@@ -168,15 +176,18 @@ class App:
                 passwords=self._passwords,
             )
             self.edge = Edge(self.node, self.registry, self._auth)
-            try:
-                self._server = await self._bind()
-            except OSError as exc:
-                raise _cannot_listen(config, exc) from exc
-        except BaseException:
-            await store.close()
-            raise
-        await runner.start()
+            self._server = await self._bind()
+            undo.push_async_callback(self._unbind)
+            await runner.start()
+            undo.pop_all()
         journal.start()
+        try:
+            await self._begin()
+        except BaseException:
+            await self.stop(0)
+            raise
+
+    async def _begin(self) -> None:
         housekeeping = Housekeeping(self.edge, self.registry)
         await housekeeping.start()
         adopted = await self.registry.adopt()
@@ -187,25 +198,43 @@ class App:
         self._housekeeping = asyncio.create_task(housekeeping.run(), name="housekeeping")
 
     async def _bind(self) -> Server:
-        config = self.config
+        config, sockets = self.config, self._sockets
         web = Web(config, self._auth, self.node.metrics, self.ready, lambda: self.node.draining)
-        return await serve(
-            self._serve,
-            config.server.host,
-            config.server.port,
-            process_request=web.process,
-            select_subprotocol=select_subprotocol,
-            # Compression costs some 60 KiB and much time a connection for little on short JSON.
-            compression=None,
-            max_size=config.limits.message_bytes,
-            ping_interval=config.server.ping_interval,
-            ping_timeout=config.server.ping_interval,
-            # A login by header is part of the handshake, and many may log in at once.
-            open_timeout=30,
-            close_timeout=2,
-            server_header=None,
-            start_serving=False,
-        )
+
+        class Socket(ServerConnection):
+            """Known from its first byte on: also one whose handshake never comes."""
+
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                super().connection_made(transport)
+                sockets.add(self)
+
+        try:
+            return await serve(
+                self._serve,
+                config.server.host,
+                config.server.port,
+                create_connection=Socket,
+                process_request=web.process,
+                select_subprotocol=select_subprotocol,
+                # Compression costs some 60 KiB and much time a connection for little on short
+                # JSON.
+                compression=None,
+                max_size=config.limits.message_bytes,
+                ping_interval=config.server.ping_interval,
+                ping_timeout=config.server.ping_interval,
+                # A login by header is part of the handshake, and many may log in at once.
+                open_timeout=30,
+                # The outbox has its own bounds; a peer that reads slowly is not cut short.
+                close_timeout=config.session.slow_client_timeout,
+                server_header=None,
+                start_serving=False,
+            )
+        except OSError as exc:
+            raise _cannot_listen(config, exc) from exc
+
+    async def _unbind(self) -> None:
+        self._server.close()
+        await self._server.wait_closed()
 
     async def _serve(self, socket: ServerConnection) -> None:
         await gateway.serve(self.edge, socket, identity_of(socket), peer_of(socket))
@@ -236,7 +265,8 @@ class App:
     async def stop(self, drain_timeout: float) -> list[str]:
         """Drains and closes, within ``drain_timeout`` plus 2 s. Returns the threads and other
         things that could not be ended, by name."""
-        node = self.node
+        node, loop = self.node, asyncio.get_running_loop()
+        drained_by = loop.time() + drain_timeout
         node.draining = True
         self._server.close(close_connections=False)
         if self._housekeeping is not None:
@@ -244,7 +274,7 @@ class App:
             await asyncio.wait([self._housekeeping])
         self.edge.dismiss()
         left = await self.registry.drain(drain_timeout)
-        await self._part()
+        await self._part(min(drained_by - loop.time(), _PARTING_SECONDS))
         await self.registry.close()
         if not await node.journal.close(_LAST_SECONDS):
             left.append("commits that the store did not take")
@@ -260,14 +290,17 @@ class App:
             logger.info("stopped")
         return left
 
-    async def _part(self) -> None:
+    async def _part(self, seconds: float) -> None:
         """Connections have their close frames; those that don't answer are cut."""
+        for socket in list(self._sockets):
+            if socket.state is State.CONNECTING:
+                socket.transport.abort()
         with suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_SECONDS):
+            async with asyncio.timeout(max(seconds, _LAST_SECONDS)):
                 await self._server.wait_closed()
                 return
-        for connection in list(self.edge.connections):
-            connection.abort()
+        for socket in list(self._sockets):
+            socket.transport.abort()
         with suppress(TimeoutError):
             async with asyncio.timeout(_LAST_SECONDS):
                 await self._server.wait_closed()

@@ -7,6 +7,7 @@ that every node reads each second: the same way for every store, and no second p
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from loguru import logger
 
@@ -15,7 +16,7 @@ from .queue import Word
 from .registry import Registry
 from .stores.port import Command, StoreUnavailable
 
-COMMANDS_EVERY = 1.0
+EVERY = 1.0
 EXPIRE_EVERY = 60.0
 
 
@@ -35,19 +36,26 @@ class Housekeeping:
 
     async def run(self) -> None:
         """Once a second."""
+        async with asyncio.TaskGroup() as tasks:
+            # Apart from what may wait for the store, or for a slow client to be closed.
+            tasks.create_task(self._again_and_again(self._close_slow), name="slow clients")
+            tasks.create_task(self._again_and_again(self.tick), name="commands")
+
+    async def _again_and_again(self, round: Callable[[], Awaitable[None]]) -> None:
         while True:
-            await asyncio.sleep(COMMANDS_EVERY)
+            await asyncio.sleep(EVERY)
             try:
-                await self.tick()
+                await round()
             except StoreUnavailable:
                 continue  # the journal says so, and says when it is back
             except Exception:
-                # One round's trouble must not end all that come after it.
                 logger.opt(exception=True).error("housekeeping failed")
+
+    async def _close_slow(self) -> None:
+        self._edge.close_slow(asyncio.get_running_loop().time())
 
     async def tick(self) -> None:
         """One round. Raises :class:`StoreUnavailable`."""
-        self._edge.close_slow(asyncio.get_running_loop().time())
         for command in await self._node.store.commands(self._last_command):
             await self._obey(command)
             self._last_command = command.n

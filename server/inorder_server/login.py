@@ -95,6 +95,8 @@ class Guest(Voice):
             self._failed_logins += not ERROR_CODES[refusal.code].retry
             if self._failed_logins > _MOST_FAILED_LOGINS:
                 self.finish(CloseCode.UNAUTHENTICATED, "unauthenticated")
+            elif refusal.code in ("store_unavailable", "draining"):
+                self.finish(_CLOSES[refusal.code], refusal.code)
             return
         self._node.metrics.logins["ok"] += 1
         if self.phase is Phase.GREETING:
@@ -181,7 +183,7 @@ class Guest(Voice):
                 rate=config.limits.rate,
                 ping=config.server.ping_interval,
             )
-            self._renew_token_later(welcome.expires_in)
+            self._renew_token_later(identity, welcome.expires_in)
         self.put(welcome)
         self._follow(opened)
         self._log = logger.bind(peer=self._peer.address, user=identity.name, session=session.id)
@@ -229,16 +231,15 @@ class Guest(Voice):
         if not self._closed():
             self._welcome(opened, identity, Hello())
 
-    def _renew_token_later(self, expires_in: float) -> None:
+    def _renew_token_later(self, identity: Identity, expires_in: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(
-            expires_in * _TOKEN_LIFE, self._renew_token
+            expires_in * _TOKEN_LIFE, self._renew_token, identity
         )
 
-    def _renew_token(self) -> None:
-        if self._identity is not None:
-            token, expires_in = self._edge.auth.issue(self._identity)
-            self.put(Token(token=token, expires_in=expires_in))
-            self._renew_token_later(expires_in)
+    def _renew_token(self, identity: Identity) -> None:
+        token, expires_in = self._edge.auth.issue(identity)
+        self.put(Token(token=token, expires_in=expires_in))
+        self._renew_token_later(identity, expires_in)
 
     def _await_hello(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(

@@ -108,10 +108,6 @@ class Voice:
         self._log.warning("closed a slow client: it took nothing for {:g} s", bound)
         self.shut(CloseCode.SLOW_CLIENT, "slow_client")
 
-    def abort(self) -> None:
-        """Cut the connection: its peer does not answer the close."""
-        self._socket.transport.abort()
-
     # ---- what it says itself
 
     def put(self, message: Struct) -> None:

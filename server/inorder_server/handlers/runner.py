@@ -63,7 +63,11 @@ class Runner:
         """Enters the lifespans. Raises :class:`HandlerError` where one fails."""
         self._loop = asyncio.get_running_loop()
         self._pool = Pool(self._threads)
-        await self._lifespans.enter()
+        try:
+            await self._lifespans.enter()
+        except BaseException:
+            await self._pool.close(0)
+            raise
 
     async def close(self, timeout: float) -> list[str]:  # noqa: ASYNC109
         """Stops the threads and leaves the lifespans, within about ``timeout`` seconds.
