@@ -220,6 +220,7 @@ class Core(Returning):
     def _answer(self, kind: str, answer: Any) -> None:
         if not (asks := self._asks[kind]):
             return
+        self._mark = None
         if (ask := asks.popleft()).owner is not self:
             self._events.append(Answered(ask, answer))
         elif isinstance(answer, StatusReport):

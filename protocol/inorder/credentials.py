@@ -6,6 +6,7 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
+from .errors import ConnectionLost, InorderError
 from .messages import Hello, Register
 
 Answer = str | tuple[str, str]
@@ -87,17 +88,19 @@ class Login:
 
     Coming back one has a token from the server, which costs it less than a password; where
     that is refused, the program's own are tried. What ``auth`` returned and was refused is
-    asked for once again.
+    asked for once again. What it raises is a reason to come back later, but for the first
+    connection.
     """
 
     def __init__(self, given: Credentials | None, auth: Auth | None, register: bool) -> None:
         self._given = given
         self._auth = auth
         self._register = register
+        self._succeeded = False
 
     def succeeded(self) -> None:
         """The account is made: from now on it is only logged in to."""
-        self._register = False
+        self._succeeded, self._register = True, False
         if self._given is not None:
             self._given = replace(self._given, register=False)
 
@@ -121,9 +124,17 @@ class Login:
 
     async def _ask(self) -> Credentials:
         assert self._auth is not None
-        answer = self._auth()
-        if inspect.isawaitable(answer):
-            answer = await answer
+        try:
+            answer = self._auth()
+            if inspect.isawaitable(answer):
+                answer = await answer
+        except InorderError:
+            raise
+        except Exception as exc:
+            if not self._succeeded:
+                raise
+            # What it asks may be away for as long as the server was.
+            raise ConnectionLost("login_unavailable", f"auth: {exc!r}", retry=True) from exc
         return Credentials.of(answer, self._register)
 
 

@@ -33,9 +33,10 @@ class InorderError(Exception):
 
     ``code`` is a word of SPEC.md's list, of a handler's own, or of this library
     (``connection_lost``, ``protocol_error``, ``detached``, ``unreachable``,
-    ``message_too_large``). ``retry`` says whether the same may succeed later, ``after`` how
-    many seconds to wait where the server said it. ``accepted`` says of a request whether it
-    was accepted: True, False, or None where that is not known or where it is no request.
+    ``login_unavailable``, ``message_too_large``). ``retry`` says whether the same may succeed
+    later, ``after`` how many seconds to wait where the server said it. ``accepted`` says of a
+    request whether it was accepted: True, False, or None where that is not known or where it
+    is no request.
     """
 
     def __init__(

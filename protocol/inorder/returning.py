@@ -40,20 +40,19 @@ class Returning(Sending):
         super().__init__(window, resume, prefix)
         self._patience = inf if give_up_after is None else give_up_after
         self._backoff = backoff
-        self._delays: Iterator[float] = iter(())
+        self._delays: Iterator[float] = backoff()
         self._retry_at = inf
         self._last: InorderError | None = None
         self._out_since = -inf
         self._give_up_at = -inf
         self._welcomed_at = 0.0
-        self._mark = (0, 0)
+        self._mark: tuple[int, int] | None = None
         self._repeats = False
 
     # ---- what the shell does
 
     def begin(self, now: float, patience: float = 0.0) -> None:
         """Before the first connection: for how many seconds it may be tried again."""
-        self._delays = self._backoff()
         self._out_since, self._give_up_at = now, now + patience
 
     def due(self, now: float) -> bool:
@@ -62,7 +61,7 @@ class Returning(Sending):
             return self.phase is Phase.NEW
         if now >= self._give_up_at:
             assert self._last is not None
-            self._forget(errors.gave_up(self._last, now - self._out_since))
+            self._forget(self._gave_up(self._last, now))
             return False
         return now >= self._retry_at
 
@@ -102,11 +101,13 @@ class Returning(Sending):
             # The server keeps no session that accepted nothing: another is as good.
             self.session = ""
             delay = 0.0
-        elif retry.judge(error) is Verdict.COME_BACK and now < self._give_up_at:
-            delay = next(self._delays) + (error.after or 0.0)
+        elif retry.judge(error) is not Verdict.COME_BACK:
+            return self._forget(error)
+        elif now < self._give_up_at:
+            delay = next(self._delays, retry.MOST) + (error.after or 0.0)
         else:
-            self._forget(error)
-            return
+            tried = self._give_up_at > self._out_since
+            return self._forget(self._gave_up(error, now) if tried else error)
         if self.phase in LIVE:
             self._events.append(StateChanged("reconnecting"))
         self._last = error
@@ -115,6 +116,10 @@ class Returning(Sending):
         if self.phase is not Phase.AWAY:
             self._enter(Phase.AWAY)
         self._events.append(Dropped(error))
+        return None
+
+    def _gave_up(self, error: InorderError, now: float) -> InorderError:
+        return errors.gave_up(error, now - self._out_since)
 
     def _note_outage(self, now: float, broken: bool) -> None:
         """Begins an outage; or goes on with the last one, where coming back has not helped."""
@@ -163,7 +168,7 @@ class Returning(Sending):
         self._events += map(CallAccepted, watched)
         if forgotten:
             self._end_forgotten(held)
-        self._ack_at = now + ACK_AFTER if self._taken() > window.acked else None
+        self._ack_at = now + ACK_AFTER if held > window.acked else None
         self._enter(Phase.OPEN)
         name = "connected" if first or not welcome.resumed else "resumed"
         self._events += (StateChanged(name), Opened())

@@ -242,7 +242,7 @@ class Session:
         except InorderError as exc:
             error = exc
         except TimeoutError:
-            error = ConnectionLost("unreachable", f"no welcome within {limit:g} s", retry=True)
+            error = ConnectionLost("unreachable", f"no welcome within {limit:.3g} s", retry=True)
         self._leave(CloseCode.DONE, DROP_TIMEOUT)
         core.connect_failed(error, now())
 

@@ -108,7 +108,7 @@ class Road:
         self.bench = bench
         self.server = server
         self.up: deque[bytes] = deque()
-        self.down: deque[list[dict[str, Any]]] = deque()
+        self.down: deque[dict[str, Any]] = deque()
         self.connected = False
         self.draining = False
         self.calls: list[Any] = []
@@ -175,7 +175,7 @@ class Road:
         elif what == "drain":
             if self.connected:
                 self.say([{"type": "draining", "deadline": 9.0}])
-                self.drop(1, 0, 1012)
+                self.drop(1, len(self.down), 1012)
         else:
             for _ in range(amount):
                 self.move(what)
@@ -196,8 +196,8 @@ class Road:
             self.bench.core.connection_lost(code, "", self.bench.now)
 
     def say(self, messages: list[dict[str, Any]]) -> None:
-        if messages and self.connected:
-            self.down.append(messages)
+        if self.connected:
+            self.down += messages
 
     def move(self, what: str) -> None:
         if what == "arrive" and self.up:
@@ -211,10 +211,10 @@ class Road:
         elif what == "answer" and self.down:
             self.hear(self.down.popleft())
 
-    def hear(self, messages: list[dict[str, Any]]) -> None:
+    def hear(self, message: dict[str, Any]) -> None:
         core = self.bench.core
-        self.bench.say(*messages)
-        if messages[-1]["type"] == "error" and messages[-1].get("of") == "hello":
+        self.bench.say(message)
+        if message["type"] == "error" and message.get("of") == "hello":
             error = errors.SessionGone("session_gone", "no such session")
             core.connect_failed(error, self.bench.now)
             self.bench.events()

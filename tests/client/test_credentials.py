@@ -7,8 +7,7 @@ import json
 
 import pytest
 
-from inorder import State
-from inorder.credentials import Credentials
+from inorder.credentials import Credentials, Login, State
 from inorder.messages import Hello, Register
 
 
@@ -51,3 +50,49 @@ def test_greetings():
 def test_state_is_json():
     state = State("s", 2, 3)
     assert State(**json.loads(json.dumps(dataclasses.asdict(state)))) == state
+
+
+# ---- which are tried, one after the other
+
+
+async def tried(login, token=None):
+    return [credentials async for credentials in login.tries(token)]
+
+
+ANN = Credentials(username="ann", password="pw")
+
+
+async def test_the_servers_token_first_then_ones_own():
+    login = Login(ANN, None, register=False)
+    assert await tried(login) == [ANN]
+    assert await tried(login, "t1") == [Credentials(token="t1"), ANN]
+
+
+async def test_a_token_is_not_tried_twice():
+    login = Login(Credentials(token="t1"), None, register=False)
+    assert await tried(login) == [Credentials(token="t1")]
+    assert await tried(login, "t1") == [Credentials(token="t1")]
+    assert await tried(login, "t2") == [Credentials(token="t2"), Credentials(token="t1")]
+
+
+async def test_headers_say_it_each_time():
+    assert await tried(Login(Credentials(), None, register=False), "t1") == [Credentials()]
+
+
+async def test_auth_is_asked_once_again_where_its_answer_was_refused():
+    answers = iter(["old", "new", "newer", "same", "same"])
+    login = Login(None, lambda: next(answers), register=False)
+    assert await tried(login) == [Credentials(token="old"), Credentials(token="new")]
+    assert await tried(login, "t1") == [Credentials(token="t1"), Credentials(token="newer")]
+    assert await tried(login) == [Credentials(token="same")]
+
+
+async def test_an_account_is_made_once():
+    login = Login(Credentials(None, "ann", "pw", register=True), None, register=True)
+    assert (await tried(login))[0].register
+    login.succeeded()
+    assert await tried(login, "t1") == [Credentials(token="t1"), ANN]
+    login = Login(None, lambda: ("ann", "pw"), register=True)
+    assert (await tried(login))[0].register
+    login.succeeded()
+    assert await tried(login) == [ANN]

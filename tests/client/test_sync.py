@@ -126,3 +126,32 @@ async def test_outcomes_of_an_earlier_start(served, model):
             return [(o.id, o.result) for o in session.outcomes()]
 
     assert await served(work, far) == [("old", 5)]
+
+
+async def test_it_comes_back_too(far_end, model):
+    far, states, connections = model(), [], []
+
+    async def script(peer):
+        connections.append(peer)
+        await peer.say(*far.handle(await peer.get()))
+        if len(connections) > 3:
+            await peer.follow(far)
+        for _ in range(20 * len(connections)):
+            await peer.say(*far.handle(await peer.get()), *far.settle())
+        peer.socket.transport.abort()
+
+    url = await far_end(script)
+
+    def work():
+        connecting = inorder.sync.connect(
+            url, token="x", on_state=states.append, backoff=lambda: iter([0.0] * 9)
+        )
+        with connecting as session:
+            jobs = [session.submit("echo", n) for n in range(300)]
+            assert [job.result() for job in jobs] == list(range(300))
+        return session.receipt
+
+    receipt = await asyncio.to_thread(work)
+    assert receipt.accepted == len(far.requests) == 300
+    assert states == ["connected", *["reconnecting", "resumed"] * 3, "closed"]
+    assert no_thread_is_left()

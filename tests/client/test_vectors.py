@@ -1,6 +1,6 @@
 """The client's side of protocol/vectors: its core plays the conversations that have calls.
 
-After a ``drop`` the program starts again with the state that it kept.
+After a ``drop`` the program starts again with the state that it kept, or its core comes back.
 """
 
 from __future__ import annotations
@@ -54,14 +54,20 @@ def fill(pattern: Any, words: Words) -> Any:
 
 
 class Program:
-    """A program with its core, led through a conversation."""
+    """A program with its core, led through a conversation.
 
-    def __init__(self, bench: Callable[[Core], Any], welcome: Callable[..., Any]) -> None:
+    ``lasting``: it outlives a ``drop``, and its core comes back by itself.
+    """
+
+    def __init__(
+        self, bench: Callable[[Core], Any], welcome: Callable[..., Any], *, lasting: bool
+    ) -> None:
+        self.lasting = lasting
         self.make_bench = bench
         self.welcome = welcome
         self.words = Words()
         self.words.kept |= {"session.a": "s1"}
-        self.bench = bench(Core())
+        self.bench = bench(Core(give_up_after=60.0 if lasting else 0.0))
         self.calls: dict[str, Call] = {}
         self.outcomes: dict[str, Outcome] = {}
         self.out: list[dict[str, Any]] = []
@@ -82,6 +88,10 @@ class Program:
     def _drop(self, step: dict[str, Any]) -> None:
         state = self.bench.core.state
         self.bench.lose()
+        if self.lasting:
+            self.bench.now = self.bench.core.next_deadline()
+            assert self.bench.core.due(self.bench.now)
+            return
         self.bench = self.make_bench(Core(resume=state))
 
     def _send(self, step: dict[str, Any]) -> None:
@@ -150,9 +160,10 @@ def with_calls(conversation: Conversation) -> bool:
     return any("call" in step for step in conversation["steps"])
 
 
+@pytest.mark.parametrize("lasting", [False, True], ids=["starts again", "comes back"])
 @pytest.mark.parametrize("name", [n for n, c in CONVERSATIONS.items() if with_calls(c)])
-def test_the_core_plays_its_part(name, bench, greeting):
-    program = Program(type(bench), greeting)
+def test_the_core_plays_its_part(name, bench, greeting, lasting):
+    program = Program(type(bench), greeting, lasting=lasting)
     for number, step in enumerate(CONVERSATIONS[name]["steps"], 1):
         try:
             program.play(step)
