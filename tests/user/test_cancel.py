@@ -93,7 +93,7 @@ async def test_work_does_not_hold_it_up(serve, tmp_path: Path) -> None:
         await client.register("ann", "correct horse")
         # Ends by itself at last, so that a reader that waits for it is seen soon.
         await client.send(
-            gated("g", 1, timeout=3),
+            gated("g", 1, timeout=1),
             {"type": "ping", "data": "awake"},
             {"type": "cancel", "id": "r1"},
         )
