@@ -301,3 +301,12 @@ def test_a_frame_before_hello_is_passed_over(make_bench):
     assert bench.say({"type": "hint", "message": "type"}) == []
     bench.open()
     assert bench.say({"type": "hint", "message": "type"}) == []
+
+
+@pytest.mark.parametrize(("seq", "accepted"), [(7, True), (1, None)])
+def test_an_id_that_was_acknowledged_before(bench, refused, seq, accepted):
+    """With the number of its first sending it is known to have been accepted."""
+    call = bench.core.submit("echo", id="mine")
+    bench.sent()
+    bench.say(refused("already_acknowledged", "mine", details={"seq": seq}))
+    assert (call.error.code, call.error.accepted) == ("already_acknowledged", accepted)

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from inorder.credentials import Credentials, Login, State
+from inorder.errors import ConnectionLost, LoginFailed
 from inorder.messages import Hello, Register
 
 
@@ -96,3 +97,21 @@ async def test_an_account_is_made_once():
     assert (await tried(login))[0].register
     login.succeeded()
     assert await tried(login) == [ANN]
+
+
+async def test_what_auth_raises():
+    def auth():
+        raise trouble
+
+    trouble: Exception = OSError("no network")
+    login = Login(None, auth, register=False)
+    with pytest.raises(OSError, match="no network"):
+        await tried(login)
+    login.succeeded()
+    with pytest.raises(ConnectionLost) as caught:
+        await tried(login)
+    assert (caught.value.code, caught.value.retry) == ("login_unavailable", True)
+    # Its own word on whether to come back counts.
+    trouble = LoginFailed("forbidden", "locked out")
+    with pytest.raises(LoginFailed):
+        await tried(login)
