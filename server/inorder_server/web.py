@@ -50,6 +50,7 @@ _ONCE = ("Host", "Origin", "Authorization", "Upgrade")
 _STATUS = {
     "rate_limited": HTTPStatus.TOO_MANY_REQUESTS,
     "overloaded": HTTPStatus.SERVICE_UNAVAILABLE,
+    "draining": HTTPStatus.SERVICE_UNAVAILABLE,
     "store_unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
@@ -165,8 +166,9 @@ class Web:
     def _metrics(self, request: Request) -> Response:
         token = self.config.secrets.metrics_token
         if token is not None:
-            given = request.headers.get("Authorization", "")
-            if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+            # The bytes as they came: a header is read as ISO-8859-1.
+            given = request.headers.get("Authorization", "").encode("latin-1")
+            if not hmac.compare_digest(given, f"Bearer {token}".encode()):
                 response = _text(HTTPStatus.UNAUTHORIZED, "metrics need their bearer token")
                 response.headers["WWW-Authenticate"] = "Bearer"
                 return response
