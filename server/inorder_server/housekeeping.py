@@ -57,7 +57,13 @@ class Housekeeping:
     async def tick(self) -> None:
         """One round. Raises :class:`StoreUnavailable`."""
         for command in await self._node.store.commands(self._last_command):
-            await self._obey(command)
+            try:
+                await self._obey(command)
+            except StoreUnavailable:
+                raise  # it is read again
+            except Exception:
+                # Those behind it must not wait for one that can't be obeyed.
+                logger.opt(exception=True).error("an operator's command failed: {}", command)
             self._last_command = command.n
         now = self._node.now()
         if now >= self._next_expiry:
