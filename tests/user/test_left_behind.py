@@ -57,7 +57,9 @@ async def test_what_becomes_of_the_rest(
     async with RawClient(server.url) as client:
         again = {"token": welcome["token"], "session": welcome["session"]}
         back = await client.hello(**again, seq=0, accepted=3)
-        assert (back["accepted"], back["settled"]) == (3, done + cancelled)
+        # What was held may have run by the time of the welcome.
+        assert back["accepted"] == 3
+        assert back["settled"] >= done + cancelled
         await client.until_outcome(3)
         receipt = await client.bye()
     assert (receipt["done"], receipt["cancelled"]) == (3 - cancelled, cancelled)
