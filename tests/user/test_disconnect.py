@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from bank import journal_counts
 from frames import RawClient, request
+from gates import CONFIG, Gates, gated
 from outside import last_one_out, metrics_of, verify
 
 pytestmark = pytest.mark.slow
@@ -18,17 +19,22 @@ MANY = 10_000
 ROOM = {"queue": 20_000, "unacked": 20_000}
 
 
-async def pull_the_plug(serve, policy: str) -> tuple:
+async def pull_the_plug(serve, folder: Path, policy: str) -> tuple:
     """10,000 requests behind one that is cut off in its midst; the server and the session."""
-    server = await serve({"session": {**ROOM, "on_disconnect": policy}})
+    gates = Gates(folder)
+    server = await serve({**CONFIG, "session": {**ROOM, "on_disconnect": policy}})
     async with RawClient(server.url) as client:
         welcome = await client.register("eve", "a password")
-        await client.send(request("sleep", 0.5, seq=1))
+        await client.send(gated("gate", 1))
         for start in range(2, MANY + 1, 200):
             work = (request("echo", n, seq=n) for n in range(start, min(start + 200, MANY + 1)))
             await client.send(*work)
         await client.until(lambda m: m["type"] == "accepted" and m["seq"] == MANY)
         client.socket.transport.abort()
+    async with asyncio.timeout(10):
+        while (await asyncio.to_thread(metrics_of, server))["inorder_connections"]:
+            await asyncio.sleep(0.02)
+    gates.open("gate")
     return server, welcome
 
 
@@ -50,9 +56,9 @@ def receipt_of(database: Path, session: str) -> tuple:
     [("finish", MANY, 0, 0), ("hold", 1, 0, MANY - 1), ("cancel", 0, MANY, 0)],
 )
 async def test_what_becomes_of_the_rest(
-    serve, policy: str, done: int, cancelled: int, pending: int
+    serve, tmp_path: Path, policy: str, done: int, cancelled: int, pending: int
 ) -> None:
-    server, welcome = await pull_the_plug(serve, policy)
+    server, welcome = await pull_the_plug(serve, tmp_path, policy)
     await wound_up(server)
     expected = {
         "accepted": MANY,
