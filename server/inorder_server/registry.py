@@ -52,6 +52,8 @@ class Ended(Exception):
 _POLICIES = {"finish": Mode.FINISH, "hold": Mode.HOLD, "cancel": Mode.CANCEL}
 # Queues are wound up in groups of so many at a drain, so that the loop stays responsive.
 _DRAIN_BATCH = 100
+# What those have for their end that a drain must stop.
+_STOPPING_SECONDS = 0.75
 
 
 class Registry:
@@ -394,7 +396,7 @@ class Registry:
     # ---- drain
 
     async def drain(self, timeout: float) -> list[str]:  # noqa: ASYNC109
-        """Winds all queues up, for at most ``timeout`` seconds plus a second for those that
+        """Winds all queues up, for at most ``timeout`` seconds plus a moment for those that
         must be stopped. Returns the sessions whose queue could not be wound up."""
         self._node.draining = True
         self._departed.stay()
@@ -419,7 +421,7 @@ class Registry:
                 queue.link.shut(CloseCode.RESTART, "draining")
             queue.consumer.cancel()
         if self._teardowns:
-            await asyncio.wait(self._teardowns, timeout=1)
+            await asyncio.wait(self._teardowns, timeout=_STOPPING_SECONDS)
         return list(self.queues)
 
     async def _progress(self, deadline: float) -> None:
