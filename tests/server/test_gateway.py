@@ -281,6 +281,16 @@ async def test_a_hundred_bad_messages_are_enough() -> None:
 
 
 @virtual
+async def test_the_rest_of_an_array_counts_for_nothing_after_the_close() -> None:
+    async with door() as d:
+        client = await d.welcome()
+        answers = await client.say(json.dumps([*range(101), {"type": "ping"}, request(seq=1)]))
+        assert codes(answers) == ["bad_message"] * 101
+        assert client.closed == (4400, "bad_message")
+        assert d.store.groups == []
+
+
+@virtual
 async def test_bad_messages_before_the_login_count_too() -> None:
     async with door() as d:
         client = await d.connect(hand=True)
