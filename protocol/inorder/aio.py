@@ -54,7 +54,7 @@ class connect:
         window: int = 256,
         on_state: Callable[[str], object] | None = None,
         client: str | None = None,
-        open_timeout: float = 10.0,
+        open_timeout: float = 30.0,
         keep_trying: bool = False,
         give_up_after: float | None = 60.0,
         backoff: Backoff = retry.backoff,

@@ -55,7 +55,7 @@ class Session:
         login: Login,
         *,
         client: str | None = None,
-        open_timeout: float = 10.0,
+        open_timeout: float = 30.0,
         on_state: Callable[[str], object] | None = None,
     ) -> None:
         self._core = core
