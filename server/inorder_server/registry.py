@@ -295,7 +295,12 @@ class Registry:
         link, queue.link = queue.link, None
         if link is None:
             return
-        if queue.closing:
+        # A `bye` is answered by the session's end, a receipt that says why there is none, or by
+        # what blocks the queue. What a stop cut short, or what came too late for the end, is
+        # asked again at the next start.
+        if queue.closing and (
+            ends or not session.has_row or queue.parked is not None or not receipt.verified
+        ):
             link.farewell(receipt)
         else:
             link.finish(CloseCode.RESTART, "draining")

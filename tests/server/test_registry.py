@@ -1106,6 +1106,30 @@ async def test_a_drain_leaves_the_rest_in_time() -> None:
 
 
 @virtual
+async def test_a_bye_that_a_drain_leaves_unanswered_is_asked_again() -> None:
+    """Cut short by the deadline, or too late for the end of the session: no receipt is told
+    of a session that lives on."""
+    bench = Bench(work)
+    await bench.start()
+    queue, peer = await three(bench, seconds=10)
+    bench.registry.leave(queue, "finish")
+    late, late_peer = await bench.open()
+    late.request(ask("echo"))
+    await settled()
+    bench.store.hold()
+    draining = asyncio.create_task(bench.registry.drain(15))
+    await settled()
+    bench.registry.leave(late, "finish")
+    bench.store.release()
+    assert await draining == []
+    for who, told in ((queue, peer), (late, late_peer)):
+        assert told.receipt is None
+        assert told.said[-1] == ("finish", 1012, "draining")
+        assert bench.database.sessions[who.session.id].state == "live"
+    await bench.stop()
+
+
+@virtual
 async def test_a_drain_with_a_handler_that_will_not_stop() -> None:
     async def stubborn(request: Any) -> None:
         end = asyncio.get_running_loop().time() + 1000
