@@ -113,6 +113,9 @@ class Proxy:
             if not self._refusing:
                 await self._thawed.wait()
                 await flow.run()
+        except asyncio.CancelledError:
+            # Only from `__aexit__`. Python 3.11's streams take a cancelled task for an error.
+            pass
         finally:
             flow.drop()
             self._flows.discard(flow)

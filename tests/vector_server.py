@@ -69,21 +69,24 @@ class ServerProcess:
         """Waits for the end of the one before, starts, and reads the address."""
         await self._gone()
         before = self._output.stat().st_size if self._output.exists() else 0
-        with self._output.open("ab") as output:
-            self._process = subprocess.Popen(
-                [*self._prefix, *self._command("serve", "--config", "config.toml", "--port", "0")],
-                cwd=self.folder,
-                env=self._env,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-            )
+        self._process = self._launch("serve", "--config", "config.toml", "--port", "0")
         async with asyncio.timeout(_PATIENCE):
             while (found := _ADDRESS.search(self._output.read_bytes(), before)) is None:
                 if self._process.poll() is not None:
                     raise RuntimeError(f"it ended: {self.output()}")
                 await asyncio.sleep(0.02)
         self.url = found[0].decode()
+
+    def _launch(self, *arguments: str) -> subprocess.Popen[bytes]:
+        with self._output.open("ab") as output:
+            return subprocess.Popen(
+                [*self._prefix, *self._command(*arguments)],
+                cwd=self.folder,
+                env=self._env,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+            )
 
     async def stop(self) -> None:
         """SIGTERM, without waiting."""
