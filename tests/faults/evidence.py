@@ -49,6 +49,8 @@ class Witness:
     """It went without ``bye``, with all that it had sent settled."""
     trouble: list[str] = field(default_factory=list)
     connections: int = 0
+    drained: list[int] = field(default_factory=list)
+    """The codes with which connections were closed after they had been told ``draining``."""
 
     @property
     def held(self) -> int:

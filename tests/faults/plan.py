@@ -14,6 +14,8 @@ REQUESTS = 2000
 CLIENTS = 20
 START = 100_000
 """Cents that each client pays in first."""
+BETWEEN_KILLS = 100
+"""Requests, on average, where killing is all that happens."""
 
 SERVER_FAULTS = ("kill", "stop", "pause", "lock", "full")
 NETWORK_FAULTS = ("drop", "cut", "delay", "half-open")
@@ -61,9 +63,10 @@ class Plan:
         return sum(len(client.work) for client in self.clients)
 
 
-def plan(seed: int, through: str | None = None) -> Plan:
-    """The run of this seed; ``through`` is by turns unless it is given."""
-    rng = random.Random(seed)
+def plan(seed: int, through: str | None = None, kills: int = 0) -> Plan:
+    """The run of this seed; ``through`` is by turns unless it is given. With ``kills`` its
+    only faults are so many kills, and there is more to do."""
+    rng = random.Random(f"{seed} {kills}" if kills else seed)
     by_turns = ("raw", "library")[seed % 2]
     through = through or by_turns
     queue = rng.choice([10, 60, 1000])
@@ -76,8 +79,11 @@ def plan(seed: int, through: str | None = None) -> Plan:
         },
         "handlers": {"modules": ["inorder_server.examples.ledger", "fault_handlers"]},
     }
+    if kills:
+        # Somebody is always the head, and must not be given up for that.
+        config["session"]["max_interrupts"] = 1000
     names = [f"client-{n}" for n in range(rng.randint(CLIENTS, CLIENTS + 8))]
-    share = REQUESTS * 1.15 / len(names)
+    share = max(REQUESTS, kills * BETWEEN_KILLS) * 1.15 / len(names)
     clients = []
     for name in names:
         work = list(_work(name, names, round(share * rng.uniform(0.95, 1.2)), rng))
@@ -91,7 +97,8 @@ def plan(seed: int, through: str | None = None) -> Plan:
         if rng.random() < 0.3:
             client.cancels = {m["id"] for m in work if rng.random() < 0.1}
         clients.append(client)
-    return Plan(seed, through, config, clients, _faults(rng))
+    faults = _kills(rng, kills) if kills else _faults(rng)
+    return Plan(seed, through, config, clients, faults)
 
 
 def _work(name: str, names: list[str], count: int, rng: random.Random) -> Iterator[Json]:
@@ -121,3 +128,9 @@ def _faults(rng: random.Random) -> list[Fault]:
     # Not so near to the end that nothing is left to be broken.
     places = sorted(rng.uniform(0.02, 0.85) for _ in kinds)
     return [Fault(kind, at, rng.random()) for kind, at in zip(kinds, places, strict=True)]
+
+
+def _kills(rng: random.Random, count: int) -> list[Fault]:
+    """At random places: in the middle of a commit as well as between two."""
+    places = sorted(rng.uniform(0.01, 0.9) for _ in range(count))
+    return [Fault("kill", at, rng.uniform(0.25, 1)) for at in places]

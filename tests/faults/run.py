@@ -12,12 +12,13 @@ import asyncio
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 from nursery import Nursery  # noqa: E402
-from plan import plan  # noqa: E402
+from plan import Plan, plan  # noqa: E402
 from trial import Report, trial  # noqa: E402
 
 
@@ -62,13 +63,11 @@ def _words(counts: Counter[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
 
 
-async def run(
-    nursery: Nursery, seeds: range, through: str | None, *, keep: bool, every: int
-) -> Totals:
+async def run(nursery: Nursery, plans: Iterator[Plan], *, keep: bool, every: int) -> Totals:
     """One run after the other."""
     totals, begun = Totals(), time.monotonic()
-    for n, seed in enumerate(seeds, 1):
-        report = await trial(plan(seed, through), nursery, keep=keep)
+    for n, one in enumerate(plans, 1):
+        report, seed = await trial(one, nursery, keep=keep), one.seed
         totals.add(report)
         if report.violations:
             print(f"seed {seed} ({report.through}, {dict(report.faults)}):")
@@ -87,12 +86,14 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1, help="of the first run")
     parser.add_argument("--through", choices=["raw", "library"], help="not by turns")
+    parser.add_argument("--kills", type=int, default=0, help="nothing but so many kills a run")
     parser.add_argument("--keep", action="store_true", help="keep the files of all runs")
     parser.add_argument("--every", type=int, default=10, help="tell after so many runs")
     given = parser.parse_args()
     seeds = range(given.seed, given.seed + given.runs)
     with Nursery() as nursery:
-        totals = asyncio.run(run(nursery, seeds, given.through, keep=given.keep, every=given.every))
+        plans = (plan(seed, given.through, given.kills) for seed in seeds)
+        totals = asyncio.run(run(nursery, plans, keep=given.keep, every=given.every))
     return 1 if totals.broken else 0
 
 

@@ -54,6 +54,7 @@ class Teller:
         self._pause = 0.0
         self._limits: Json = {}
         self._wake = asyncio.Event()
+        self._draining = False
         self._abandoned = asyncio.Event()
         self._dead: list[ClientConnection] = []
 
@@ -175,6 +176,7 @@ class Teller:
         witness.session = welcome["session"]
         self._next = witness.told + 1
         self._acked = welcome["acked"]
+        self._draining = False
         self._pause = 0.0
         self._wake.set()
 
@@ -288,6 +290,8 @@ class Teller:
     def _closed(self, code: int, reason: str) -> None:
         if self.witness.left:
             raise _Over
+        if self._draining:
+            self.witness.drained.append(code)
         if code not in (1005, 1006, 1012, 4503):
             self.witness.complain(f"closed with {code} {reason}")
         raise _Again
@@ -310,7 +314,9 @@ class Teller:
             if message["code"] != "not_found":
                 witness.complain(f"cancel answered by {message}")
             witness.cancels.pop(message["id"], None)
-        elif kind != "draining":
+        elif kind == "draining":
+            self._draining = True
+        else:
             witness.complain(f"unexpected: {message}")
 
     def _refused(self, refusal: Json) -> None:

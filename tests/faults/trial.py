@@ -24,7 +24,7 @@ from teller import Teller
 from weather import Weather
 
 PATIENCE = 60.0
-"""Seconds that a run may take."""
+"""Seconds that a run may take, and as many again for a hundred kills."""
 _HANDLERS = Path(__file__).with_name("fault_handlers.py")
 
 
@@ -107,7 +107,9 @@ async def _play(plan: Plan, server: NurseryServer, runs: Runs, report: Report) -
         weather = Weather(server, net, plan.config["server"]["drain_timeout"], after_death)
         blowing = asyncio.create_task(weather.blow(plan.faults, progress))
         try:
-            _, late = await asyncio.wait([blowing, *living], timeout=PATIENCE)
+            _, late = await asyncio.wait(
+                [blowing, *living], timeout=PATIENCE * (1 + len(plan.faults) / 100)
+            )
             for witness, task in zip(witnesses, living, strict=True):
                 if task in late:
                     bad.append(f"{witness.name} is stuck: told {witness.told}, held {witness.held}")
@@ -120,7 +122,7 @@ async def _play(plan: Plan, server: NurseryServer, runs: Runs, report: Report) -
         bad += [f"the run failed: {end!r}" for end in ends if isinstance(end, Exception)]
         bad += weather.trouble
         if not bad:
-            await _judge(server, runs, witnesses, weather, report)
+            await _judge(plan, server, runs, witnesses, weather, report)
         else:
             bad += [words for witness in witnesses for words in witness.trouble]
     report.kills, report.faults = weather.kills, weather.counts
@@ -132,9 +134,15 @@ async def _play(plan: Plan, server: NurseryServer, runs: Runs, report: Report) -
 
 
 async def _judge(
-    server: NurseryServer, runs: Runs, witnesses: list[Witness], weather: Weather, report: Report
+    plan: Plan,
+    server: NurseryServer,
+    runs: Runs,
+    witnesses: list[Witness],
+    weather: Weather,
+    report: Report,
 ) -> None:
     bad = report.violations
+    most_interrupts = plan.config["session"].get("max_interrupts", 3)
     bad += checker.check_witnesses(witnesses)
     bad += await _at_rest(server)
     await server.stop()
@@ -142,7 +150,7 @@ async def _judge(
         bad.append(f"it ended with {status}")
     bad += checker.check_ledger(server.folder / "ledger.db", witnesses)
     bad += checker.check_runs(runs, witnesses, weather.restarts)
-    bad += checker.check_interrupts(witnesses, weather.kills)
+    bad += checker.check_interrupts(witnesses, weather.kills, most_interrupts)
     bad += checker.check_totals(server.database, witnesses)
     bad += checker.check_log(server.output())
     bad += await server.verify()
