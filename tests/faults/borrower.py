@@ -36,6 +36,9 @@ class Borrower:
         """What is not known to be settled or refused, in order."""
         self._cancels: set[asyncio.Task[None]] = set()
 
+    def __repr__(self) -> str:
+        return f"told {self.witness.told}, held {self.witness.held}, {len(self._left)} left"
+
     async def live(self, everybody_in: asyncio.Barrier) -> None:
         """Until it has its receipt, or has left for good. Now and then the program starts
         again in between, with nothing but what :attr:`Session.state` was."""

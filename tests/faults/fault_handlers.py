@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import threading
 import time
 
 from inorder_server import Request, Retry, handler
@@ -62,3 +63,9 @@ async def deadly(request: Request) -> None:
     """Takes the whole process down."""
     _told(request)
     os._exit(77)
+
+
+@handler(timeout=3600)
+def stuck(request: Request) -> None:
+    """Never returns."""
+    threading.Event().wait()

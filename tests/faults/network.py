@@ -34,6 +34,16 @@ class Network:
         for door in self._doors:
             door.proxy.target = url
 
+    def refuse(self) -> None:
+        """Nobody is let in any more."""
+        for door in self._doors:
+            door.proxy.refuse()
+
+    def admit(self) -> None:
+        """Everybody is let in again."""
+        for door in self._doors:
+            door.proxy.admit()
+
     def door(self, n: int | None = None) -> Door:
         """The door of the n-th client; without a number any that is not frozen."""
         if n is not None:

@@ -50,6 +50,7 @@ class Teller:
         self._acked = 0
         """What the server has heard of acknowledgements on this connection, or will hear."""
         self._unheard: list[Json] = []
+        self._last: list[Json] = []
         self._window = client.window
         self._pause = 0.0
         self._limits: Json = {}
@@ -120,6 +121,14 @@ class Teller:
                 self._dead.append(socket)
             else:
                 socket.transport.abort()
+
+    def __repr__(self) -> str:
+        """Where it stands, for one that is stuck."""
+        return (
+            f"told {self.witness.told}, held {self.witness.held}, acknowledged {self._acked},"
+            f" next {self._next} of {len(self._order)}, window {self._window},"
+            f" pause {self._pause}, ending {self.witness.ending}, last heard {self._last}"
+        )
 
     # ---- hello
 
@@ -216,10 +225,9 @@ class Teller:
                 frame.append(self._ack())
             if frame:
                 await socket.send(json.dumps(frame if len(frame) > 1 else frame[0]))
-                await asyncio.sleep(0)
-                if rng.random() < 0.9:
-                    continue
-            await self._wake.wait()
+                await asyncio.sleep(0.003 if rng.random() < 0.1 else 0)
+            else:
+                await self._wake.wait()
 
     @property
     def _goal(self) -> int:
@@ -278,6 +286,7 @@ class Teller:
         try:
             for message in self._unheard:
                 self._hear(message)
+            self._wake.set()
             async for frame in socket:
                 told = json.loads(frame)
                 for message in told if isinstance(told, list) else [told]:
@@ -298,6 +307,7 @@ class Teller:
 
     def _hear(self, message: Json) -> None:
         witness, kind = self.witness, message["type"]
+        self._last = [*self._last[-2:], message]
         if kind == "accepted":
             witness.hear_accepted(message["seq"], message["id"])
             self._window = min(2 * self._window, self._client.window)

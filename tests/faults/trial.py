@@ -110,9 +110,9 @@ async def _play(plan: Plan, server: NurseryServer, runs: Runs, report: Report) -
             _, late = await asyncio.wait(
                 [blowing, *living], timeout=PATIENCE * (1 + len(plan.faults) / 100)
             )
-            for witness, task in zip(witnesses, living, strict=True):
+            for player, task in zip(players, living, strict=True):
                 if task in late:
-                    bad.append(f"{witness.name} is stuck: told {witness.told}, held {witness.held}")
+                    bad.append(f"{player.witness.name} is stuck: {player!r}")
             if blowing in late:
                 bad.append("a fault has no end")
         finally:
