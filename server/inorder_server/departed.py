@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from inorder.messages import Receipt
 
-from .queue import Mode, Queue
+from .modes import Mode
+from .queue import Queue
 from .receipts import Totals
 from .session import Session
 

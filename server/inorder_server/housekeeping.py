@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from loguru import logger
 
 from .edge import Edge
-from .queue import Word
+from .modes import Word
 from .registry import Registry
 from .stores.port import Command, StoreUnavailable
 

@@ -9,9 +9,8 @@ its outcome to the journal, and goes on when that is durable.
 from __future__ import annotations
 
 import asyncio
-from enum import Enum
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from loguru import logger
 
@@ -25,6 +24,7 @@ from .auth import Identity
 from .execution import Execution, Parked
 from .journal import Committed
 from .link import Link
+from .modes import NEXT_MODES, Mode, Word
 from .node import Node
 from .session import Entry, Refused, Session, Silent, Stage
 from .stores.port import (
@@ -39,29 +39,6 @@ from .stores.port import (
     Settle,
     Write,
 )
-
-
-class Mode(Enum):
-    """What the consumer is for. It ends by itself in every mode but RUN."""
-
-    RUN = "run"  # a connection is attached
-    FINISH = "finish"  # run what was accepted, then end
-    HOLD = "hold"  # end after the running request, keep the rest
-    CANCEL = "cancel"  # cancel what is left, then end
-    STOP = "stop"  # end at once, keep the rest: the node is going down
-
-
-_NEXT_MODES: dict[Mode, tuple[Mode, ...]] = {
-    Mode.RUN: (Mode.FINISH, Mode.HOLD, Mode.CANCEL, Mode.STOP),
-    Mode.FINISH: (Mode.RUN, Mode.HOLD, Mode.CANCEL, Mode.STOP),
-    Mode.HOLD: (Mode.RUN, Mode.FINISH, Mode.CANCEL, Mode.STOP),
-    Mode.CANCEL: (Mode.RUN, Mode.STOP),
-    Mode.STOP: (),
-}
-
-
-Word = Literal["retry", "skip"]
-"""What an operator says of a head that blocks its queue."""
 
 
 class Block(NamedTuple):
@@ -124,7 +101,7 @@ class Queue:
         """The one setter of the mode."""
         if mode is self.mode:
             return
-        if mode not in _NEXT_MODES[self.mode]:
+        if mode not in NEXT_MODES[self.mode]:
             raise ValueError(f"queue of {self.session.id}: {self.mode.name} to {mode.name}")
         self.mode = mode
         if mode is Mode.CANCEL and self.running is not None:

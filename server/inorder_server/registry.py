@@ -24,8 +24,9 @@ from .auth import Identity
 from .departed import Departed
 from .journal import backoff
 from .link import Link
+from .modes import Mode, Word
 from .node import Node
-from .queue import Mode, Queue, Word
+from .queue import Queue
 from .refusal import Refusal
 from .session import Damaged, Session
 from .stores.port import Attach, SessionRow, StoreUnavailable

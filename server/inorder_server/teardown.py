@@ -13,7 +13,8 @@ from loguru import logger
 from inorder.messages import Receipt
 
 from .journal import Journal, backoff
-from .queue import Mode, Queue
+from .modes import Mode
+from .queue import Queue
 from .receipts import verify
 from .stores.port import End, Release, Store, StoreUnavailable, Tally, Write
 

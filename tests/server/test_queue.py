@@ -13,7 +13,8 @@ from virtual_time import VirtualLoop, virtual
 
 from inorder_server.auth import Identity
 from inorder_server.handlers import handler
-from inorder_server.queue import Mode, Queue
+from inorder_server.modes import Mode
+from inorder_server.queue import Queue
 from inorder_server.session import Stage
 from inorder_server.stores.port import Create, Insert, MarkCancel, Settle
 

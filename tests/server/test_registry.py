@@ -17,7 +17,8 @@ from virtual_time import VirtualLoop, virtual
 from inorder.messages import Receipt
 from inorder_server.auth import Identity
 from inorder_server.handlers import Retry, handler
-from inorder_server.queue import Mode, Queue
+from inorder_server.modes import Mode
+from inorder_server.queue import Queue
 from inorder_server.refusal import Refusal
 from inorder_server.registry import Ended
 from inorder_server.session import Stage
