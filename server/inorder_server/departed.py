@@ -27,7 +27,7 @@ class Departed:
         # Receipts already in the totals of sessions that may come back.
         self._counted: dict[str, Receipt] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        # Parked heads (seq, tries, due): a resume does not begin their tries anew.
+        # Heads that were tried (seq, tries, due): a resume does not begin their tries anew.
         self._heads: dict[str, tuple[int, int, float]] = {}
 
     def left(self, queue: Queue, receipt: Receipt | None, *, ended: bool) -> None:
@@ -37,9 +37,13 @@ class Departed:
             self.totals.add(receipt)
             if not ended:
                 self._counted[id] = receipt
-        if parked is None or head is None or queue.fenced:
+        if head is None or queue.fenced:
             return
-        self._heads[id] = (head.seq, head.tries, head.due)
+        if head.tries or head.due:
+            # Also where it was not parked again: held, it was not even looked at.
+            self._heads[id] = (head.seq, head.tries, head.due)
+        if parked is None:
+            return
         # Held work waits for its client.
         if parked.until is not None and queue.mode is not Mode.HOLD and not self._stay:
             loop = asyncio.get_running_loop()

@@ -199,9 +199,9 @@ class Queue:
 
     def operate(self, word: Word, id: str | None = None) -> bool:
         """An operator's word on the head that blocks the queue; ``id`` says which is meant.
-        False where that is another one, or where it runs."""
+        False where that is another one, where it runs, or where the node is going down."""
         head = self.session.head()
-        if head is None or id not in (None, head.id):
+        if head is None or id not in (None, head.id) or self.mode is Mode.STOP:
             return False
         if self.running is not None and self.block is None:
             return False
@@ -321,8 +321,12 @@ class Queue:
         return not self.session.in_flight
 
     async def _stays_parked(self) -> bool:
-        """Waits for what is on its way to the journal. False where somebody came back."""
+        """Waits for what is on its way to the journal. False where somebody came back, or an
+        operator's word sets it going, as it does once the queue is parked."""
         while self.mode not in (Mode.RUN, Mode.CANCEL):
+            if self._word is not None and self.mode is not Mode.STOP:
+                self.turn(Mode.FINISH)
+                return False
             if not self.session.in_flight:
                 return True
             await self.woken()

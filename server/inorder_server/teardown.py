@@ -6,6 +6,7 @@ Source: design.md G6; ownership.md P13 and P15; SPEC.md, "Receipt".
 from __future__ import annotations
 
 import asyncio
+import math
 from functools import partial
 
 from loguru import logger
@@ -78,7 +79,11 @@ async def hand_back(queue: Queue, receipt: Receipt, ends: bool) -> bool:
 def _waits_for_an_operator(queue: Queue) -> bool:
     """A method that is missing is no such case: the next node may have it, so it is tried."""
     parked = queue.parked
-    return parked is not None and parked.until is None and parked.code != "unknown_method"
+    if parked is None:
+        # It was blocked before, and not looked at since.
+        head = queue.session.head()
+        return head is not None and head.due == math.inf
+    return parked.until is None and parked.code != "unknown_method"
 
 
 async def durable(journal: Journal, write: Write) -> bool:

@@ -607,6 +607,54 @@ async def test_a_parked_queue_comes_back_by_a_resume_once() -> None:
         assert bench.database.sessions[queue.session.id].epoch == 2
 
 
+@pytest.mark.parametrize("claims", [{}, {"seq": 9}])
+def test_held_a_head_that_nobody_looked_at_waits_as_before(claims: dict[str, int]) -> None:
+    """A hello that is refused, or cut off at once, shortens no backoff and ends no block."""
+    runs: list[int] = []
+
+    @handler(on_exhausted="block", attempts=2)
+    async def fails(request: Any) -> None:
+        runs.append(request.attempt)
+        if request.attempt == 1:
+            raise Retry(after=60)
+        raise RuntimeError("no")
+
+    async def come_and_go(bench: Bench, id: str) -> None:
+        if claims:
+            assert await gone(bench, id, **claims) == "history_lost"
+        else:
+            bench.registry.detach(*await bench.open(id))
+        await settled()
+
+    @virtual
+    async def check() -> None:
+        async with serving(fails, on_disconnect="hold") as bench:
+            queue, peer = await bench.open()
+            id = queue.session.id
+            queue.request(ask("fails"))
+            await settled()
+            await left(bench, queue, peer)
+            await come_and_go(bench, id)
+            queue, peer = await bench.open(id)
+            await asyncio.sleep(59)
+            assert runs == [1]
+            await asyncio.sleep(2)
+            assert runs == [1, 2]
+            await left(bench, queue, peer)
+            await come_and_go(bench, id)
+            row = bench.database.sessions[id]
+            assert (row.open, row.held) == (False, False)
+            queue, peer = await bench.open(id)
+            await settled()
+            assert runs == [1, 2]
+            assert queue.block is not None
+            assert await bench.registry.operate("skip", id, None)
+            await settled()
+            assert peer.outcomes == [(1, "failed", "skipped")]
+
+    check()
+
+
 @virtual
 async def test_a_timer_that_finds_the_store_away_tries_again() -> None:
     async with serving(later) as bench:
@@ -1033,6 +1081,40 @@ async def test_an_operator_s_word_while_a_queue_is_being_parked_is_not_lost() ->
         assert await word
         await settled()
         assert receipt(bench, queue.session.id) == Receipt(queue.session.id, 1, 0, 1, 0, 0, True)
+
+
+@virtual
+async def test_an_operator_s_word_while_a_parked_queue_waits_for_the_store_is_not_lost() -> None:
+    runs: list[int] = []
+
+    @handler(on_exhausted="block")
+    async def fails(request: Any) -> None:
+        runs.append(request.seq)
+        await asyncio.sleep(1)
+        raise RuntimeError("no")
+
+    async with serving(fails, on_disconnect="hold") as bench:
+        queue, peer = await bench.open()
+        queue.request(ask("fails", id="a"))
+        await settled()
+        bench.store.hold()
+        queue.request(ask("echo", 2))
+        bench.registry.detach(queue, peer)
+        await asyncio.sleep(2)
+        assert not queue.ended
+        assert await bench.registry.operate("skip", queue.session.id, "a")
+        bench.store.release()
+        await settled()
+        assert receipt(bench, queue.session.id) == Receipt(queue.session.id, 2, 1, 1, 0, 0, True)
+        assert runs == [1]
+
+
+@virtual
+async def test_no_word_counts_while_the_node_goes_down() -> None:
+    async with serving(work) as bench:
+        queue, _ = await three(bench)
+        queue.turn(Mode.STOP)
+        assert not queue.operate("skip")
 
 
 @virtual
