@@ -18,7 +18,7 @@ from plan import Client
 import inorder
 from inorder.aio import Job, Session
 from inorder.credentials import State
-from inorder.errors import ConnectionLost, InorderError, Refused, RequestFailed
+from inorder.errors import ConnectionLost, InorderError, Refused, RequestFailed, SessionGone
 
 _PATIENCE = 40.0
 
@@ -127,6 +127,7 @@ class Borrower:
     async def _close(self, session: Session) -> None:
         witness = self.witness
         witness.ending = True
+        witness.early = self._client.bye < 1
         cancel = self._client.bye < 1 and self._client.seed % 2
         receipt = await session.close("cancel" if cancel else "finish")
         fields = ("session", "accepted", "done", "failed", "cancelled", "pending", "verified")
@@ -148,6 +149,11 @@ class Borrower:
             said |= {"type": "error", "code": exc.code, "details": exc.details}
         except Refused as exc:
             self._refused(exc, message)
+            return
+        except SessionGone as exc:
+            # It had said that it goes, and what was due was lost with the connection.
+            if not (self.witness.early and exc.accepted and exc.receipt):
+                self.witness.complain(f"{message} ended with {exc!r}")
             return
         except ConnectionLost as exc:
             if exc.code != "detached":

@@ -25,9 +25,10 @@ def requests_of(witnesses: list[Witness]) -> dict[str, tuple[Json, Json | None]]
     """All that was accepted, by key: the request and its outcome (None: it went lost with the
     connection that had said ``bye`` early)."""
     return {
-        f"{witness.session}:{seq}": (witness.requests[seq], witness.outcomes.get(seq))
+        f"{witness.session}:{seq}": (request, witness.outcomes.get(seq))
         for witness in witnesses
-        for seq in range(1, max(witness.told, (witness.receipt or {}).get("accepted", 0)) + 1)
+        for seq, request in witness.requests.items()
+        if seq <= max(witness.told, (witness.receipt or {}).get("accepted", 0))
     }
 
 
