@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+# ``--hypothesis-profile=long``: as long as somebody is willing to wait.
+settings.register_profile("long", max_examples=20_000, deadline=None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
