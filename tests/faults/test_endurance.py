@@ -1,0 +1,14 @@
+"""A short form of ``tests/faults/endurance.py``: the server does not grow with what is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from endurance import endure, grown
+
+
+@pytest.mark.slow
+async def test_what_is_acknowledged_is_forgotten(tmp_path: Path) -> None:
+    before, after = await endure(tmp_path, sessions=100, first=100, each=400)
+    assert grown(before, after) == []
