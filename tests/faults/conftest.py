@@ -22,7 +22,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seed" in metafunc.fixturenames:
         # Unknown where this folder was not named on the command line.
         one = metafunc.config.getoption("--seed", default=None)
-        metafunc.parametrize("seed", range(1, 11) if one is None else [one])
+        metafunc.parametrize("seed", range(1, 9) if one is None else [one])
 
 
 @pytest.fixture(scope="session")

@@ -10,5 +10,5 @@ from endurance import endure, grown
 
 @pytest.mark.slow
 async def test_what_is_acknowledged_is_forgotten(tmp_path: Path) -> None:
-    before, after = await endure(tmp_path, sessions=100, first=100, each=400)
+    before, after = await endure(tmp_path, sessions=50, first=200, each=600)
     assert grown(before, after) == []
