@@ -79,6 +79,9 @@ class Books:
         self._entries: SimpleQueue[_Entry | None] = SimpleQueue()
         self._opened: Future[None] = Future()
         self._closed: Future[None] = Future()
+        for told in (self._opened, self._closed):
+            # Who gives up waiting doesn't call the thread off, which ends in its own time.
+            told.set_running_or_notify_cancel()
 
     async def open(self) -> None:
         """Raises :class:`sqlite3.Error` where the file can't be used."""

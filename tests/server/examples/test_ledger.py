@@ -284,6 +284,33 @@ async def test_cancelled_before_its_turn_it_books_nothing(client: Client, path: 
     assert check(path) == {}
 
 
+async def test_a_close_that_nobody_waits_for_ends_all_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop has little time: the thread finds its caller gone, and makes no fuss about it."""
+    fuss: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", fuss.append)
+    books = Books(path)
+    await books.open()
+    (thread,) = (t for t in threading.enumerate() if t.name == "ledger")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(db: sqlite3.Connection) -> dict[str, Any]:
+        begun.set()
+        go_on.wait(10)
+        return {}
+
+    booking = asyncio.create_task(books.book("k", slow))
+    await asyncio.to_thread(begun.wait, 10)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(books.close(), 0.01)
+    go_on.set()
+    await booking
+    await asyncio.to_thread(thread.join, 10)
+    assert not thread.is_alive()
+    assert fuss == []
+
+
 async def test_what_waits_at_the_close_is_written(path: Path) -> None:
     books = Books(path)
     await books.open()
