@@ -110,8 +110,9 @@ class Witness:
         return True
 
     def _may_be_blocked(self) -> bool:
+        # The ledger's are tried again where its file can't be written to.
         head = self.requests.get(self.held + 1)
-        return head is not None and head["method"] == "roll_again"
+        return head is not None and head["method"] in {"roll_again", *LEDGER}
 
     def _counted(self, receipt: Json) -> bool:
         if receipt["session"] != self.session:
