@@ -11,7 +11,7 @@ from typing import Any
 
 from memory_store import Database, MemoryStore
 from node_bench import method
-from queue_model import KINDS, Kind, Ledger, Run
+from queue_books import KINDS, Kind, Ledger, Run
 
 from inorder.codes import CloseCode
 from inorder.messages import Receipt
@@ -21,7 +21,7 @@ from inorder_server.journal import Committed, Journal
 from inorder_server.metrics import Metrics
 from inorder_server.queue import Queue
 from inorder_server.session import Entry, Refused
-from inorder_server.stores.port import Claimed, Outcome, StoreUnavailable, Write
+from inorder_server.stores.port import Claimed, End, Outcome, StoreUnavailable, Write
 
 # ---- handlers
 
@@ -157,6 +157,8 @@ class WatchedJournal(Journal):
     def append(self, write: Write, committed: Committed) -> None:
         if self._walk.journal is self:
             self._walk.model.handed(write)
+            if isinstance(write, End):
+                self._walk.ends(write.session)
         super().append(write, committed)
 
 
@@ -167,10 +169,12 @@ class Wire:
         self.walk = walk
         self.client = client
         self.book: Ledger | None = None
+        self.counted: Ledger | None = None
         self.queue: Queue | None = None
         self.task: asyncio.Task[None] | None = None
         self.state = "opening"
         self.sent = 0
+        self.caught = False
         self.behind = asyncio.Event()
         self.behind.set()
 
@@ -255,7 +259,8 @@ class Wire:
 
     async def caught_up(self) -> bool:
         await self.behind.wait()
-        return self.state == "open"
+        self.caught = self.state == "open"
+        return self.caught
 
     def farewell(self, receipt: Receipt) -> None:
         if self.state == "open":

@@ -2,139 +2,24 @@
 
 It knows nothing of the server's objects. It is told what was sent, which handlers began and
 ended, which writes were handed over, became durable and were answered; it says what the answer
-must be, and writes down as ``faults`` what must not have been. Issue: G1 to G6 of design.md.
+must be, and writes down as ``faults`` what must not have been: G1 to G6 of design.md.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
+from queue_books import KINDS, MAX_INTERRUPTS, QUEUE, UNACKED, Asked, Ledger, Run
 
-QUEUE, UNACKED, MAX_INTERRUPTS = 4, 7, 2
 FIRST_BACKOFF = 0.5
-
-
-class Kind(NamedTuple):
-    """What is promised of a method."""
-
-    attempts: int = 1
-    timeout: float = 20
-    fails: bool = False  # on_interrupt="fail"
-    blocks: bool = False  # on_exhausted="block"
-    quick: bool = False  # does not wait at a gate
-    stubborn: bool = False  # does not stop when it is first asked to
-
-
-KINDS = {
-    "quick": Kind(quick=True),
-    "plain": Kind(),
-    "again": Kind(attempts=3),
-    "once": Kind(fails=True),
-    "onceagain": Kind(attempts=2, fails=True),
-    "block": Kind(blocks=True),
-    "stubborn": Kind(stubborn=True),
-}
-
-
-@dataclass(eq=False)
-class Run:
-    """One start of a handler. ``how`` it ended: ret, error, raise, retry, timeout, cancelled,
-    stopped; ``crash`` and ``before``: another process began it."""
-
-    asked: Asked
-    began: float
-    how: str | None = None
-    body: bytes = b""
-
-
-@dataclass(eq=False)
-class Asked:
-    """A request that was given a number; that is its place in the list, from 1."""
-
-    seq: int
-    id: str
-    method: str
-    value: int
-    cancel: bool = False
-    by_id: bool = False
-    cancel_durable: bool = False
-    cancel_told: bool = False
-    handed: tuple[str, bytes] | None = None
-    outcome: tuple[str, bytes] | None = None
-    mark: int = 0
-    suspect: bool = False
-    never: bool = False
-    loose: bool = False
-    tries: int = 0
-    due: float = 0.0
-    final: bool = False
-    runs: list[Run] = field(default_factory=list)
-
-    @property
-    def kind(self) -> Kind:
-        return KINDS[self.method]
-
-    @property
-    def last(self) -> Run | None:
-        return self.runs[-1] if self.runs else None
-
-
-@dataclass(eq=False)
-class Ledger:
-    """One session: what its node says of it in memory, and what is durable (``kept_…``)."""
-
-    id: str
-    asked: list[Asked] = field(default_factory=list)
-    accepted: int = 0
-    settled: int = 0
-    acked: int = 0
-    gap: bool = False
-    kept_accepted: int = 0
-    kept_settled: int = 0
-    kept_acked: int = 0
-    exists: bool = False
-    owned: bool = True
-    clean: bool = False
-    stolen: bool = False
-    state: str = "live"
-    receipt: Any = None
-    active: Run | None = None
-    closing: bool = False
-    expiring: bool = False
-    claimed_seq: int = 0  # the most that a client acknowledged
-    retries: int = 0  # operators' words that were not used up
-    skips: int = 0
-
-    def counts(self) -> tuple[int, int, int, int, int]:
-        """accepted, done, failed, cancelled, pending of what is durable."""
-        endings = [one.outcome[0] for one in self.asked[: self.kept_accepted] if one.outcome]
-        return (
-            self.kept_accepted,
-            endings.count("done"),
-            endings.count("failed"),
-            endings.count("cancelled"),
-            self.kept_accepted - len(endings),
-        )
-
-    def remembered(self, id: str) -> Asked | None:
-        for one in reversed(self.asked[max(self.acked - QUEUE, 0) :]):
-            if one.id == id:
-                return one
-        return None
-
-    def cancel_all(self) -> None:
-        """A policy, a bye or an expiry cancels what is left."""
-        for one in self.asked[self.settled :]:
-            if one.handed is None:
-                one.cancel = True
 
 
 class Model:
     """All sessions, and the faults that were seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: str) -> None:
+        self.policy = policy
         self.faults: list[str] = []
         self.ledgers: dict[str, Ledger] = {}
         self.available = True
@@ -221,6 +106,8 @@ class Model:
         else:
             self._may_run_again(book, one, number, where)
         self._same_process(book, one, where, now)
+        if self.policy == "hold" and not (one.mark or self.draining):
+            self.expect(book.attached or book.finishing, f"{where}: it is held")
         one.tries += 1
         book.active = run = Run(one, now)
         one.runs.append(run)
@@ -377,8 +264,24 @@ class Model:
         else:
             book.clean = write.clean
             pending = receipt.pending > 0
+            self._left_behind(book, write)
             self.expect(pending or not (write.open or write.held), f"open without work: {write}")
             self.expect(not (write.open and write.held), f"open and held: {write}")
+
+    def _left_behind(self, book: Ledger, write: Any) -> None:
+        """Why its work stays, who takes it up again, and what they must know."""
+        if book.kept_settled == book.kept_accepted:
+            self.expect(write.clean, "released as if it had crashed")
+            return
+        head = book.asked[book.kept_settled]
+        # What is not run twice anyway has only its mark to tell of an interruption.
+        unclean = head.suspect or head.kind.fails or (self.draining and head.mark)
+        self.expect(write.clean or unclean, "released as if it had crashed")
+        tried = head.runs or head.method not in self.methods
+        held = self.policy == "hold"
+        self.expect(tried or held or self.draining, f"not finished: {book.id[:4]}")
+        if write.open and head.due and not head.final and not self.draining:
+            book.back = head.due
 
     def answered(self, book: Ledger, write: Any) -> tuple[Any, ...] | None:
         """The journal reports a write. What the attached connection must hear of it."""
@@ -407,9 +310,9 @@ class Model:
 
     def claimed(self, book: Ledger) -> None:
         """Taken up from the store: what was not durable is gone."""
-        self.expect(not book.owned, f"{book.id[:4]} claimed from a living owner")
+        self.expect(not book.owned, f"claimed from a living owner: {book.id[:4]}")
         self.totals.pop(book.id, None)
-        book.owned = True
+        book.owned, book.back = True, None
         was_clean, book.clean = book.clean, False
         del book.asked[book.kept_accepted :]
         book.accepted, book.settled = book.kept_accepted, book.kept_settled
@@ -429,7 +332,8 @@ class Model:
         self.totals.clear()
         self.available, self.draining = True, False
         for book in self.ledgers.values():
-            book.active = None
+            book.active = book.back = None
+            book.attached, book.finishing = 0, False
             # A session that was released is as its owner left it.
             how = "crash" if book.owned else "before"
             for one in book.asked[book.kept_settled :]:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import queue_around
 from memory_store import Database
 from queue_around import ALL, FEWER, Client, Gated, WatchedJournal, WatchedStore, Wire
-from queue_model import MAX_INTERRUPTS, QUEUE, UNACKED, Model
+from queue_books import MAX_INTERRUPTS, QUEUE, UNACKED
+from queue_model import Model
 
 from inorder_server import config
 from inorder_server.handlers.methods import Methods
@@ -46,7 +47,7 @@ class Processes:
         queue_around.current = self
         self.loop = asyncio.get_running_loop()
         self.policy = policy
-        self.model = Model()
+        self.model = Model(policy)
         self.database = Database()
         self.clients = [Client() for _ in range(clients)]
         self.runs: dict[str, Gated] = {}
@@ -140,6 +141,13 @@ class Processes:
             if words is not None and wire is not None:
                 self.due.append((wire, words))
 
+    def ends(self, id: str) -> None:
+        """A session's end is on its way: its client has all outcomes, or did not come back."""
+        book = self.model.ledgers[id]
+        wires = [wire for client in self.clients for wire in client.wires if wire.book is book]
+        told = any(wire.caught and wire.sent == book.settled for wire in wires)
+        self.model.expect(book.expiring or (book.closing and told), f"ends untold: {id[:4]}")
+
     # ---- steps: time
 
     async def nothing(self) -> None:
@@ -170,6 +178,10 @@ class Processes:
             faults.append(f"a consumer without a queue: {consumers}")
         if self.trouble_now() or self.loop.time() < self.well_since + 1.1:
             return  # who waits for the store asks again each second
+        for book in self.model.ledgers.values():
+            late = book.back is not None and book.back + 5 < self.loop.time()
+            if late and not self.node.draining:
+                faults.append(f"does not come back: {book}")
         for id, queue in queues.items():
             book = self.model.ledgers[id]
             works = id in self.runs or queue.block is not None or book.stolen
@@ -250,7 +262,7 @@ class Processes:
         if not self.trouble_now() and not left:
             for book in self.model.ledgers.values():
                 self.model.expect(
-                    not book.owned or not book.exists or book.stolen, f"{book.id[:4]} was kept"
+                    not book.owned or not book.exists or book.stolen, f"it was kept: {book.id[:4]}"
                 )
             self._totals()
         await self.registry.close()

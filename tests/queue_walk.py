@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Raw
 from queue_around import ALL, Wire
-from queue_model import QUEUE, UNACKED, Asked, Ledger
+from queue_books import QUEUE, UNACKED, Asked, Ledger
 from queue_processes import Processes, Step
 from virtual_time import VirtualLoop
 
@@ -37,6 +37,9 @@ class Walk(Processes):
             return
         wire = Wire(self, client)
         client.wires.append(wire)
+        if client.book is not None:
+            client.book.attached += 1
+            wire.counted = client.book
         wire.task = self._task(self._hello, wire, client.held - seq, client.told - accepted)
 
     async def _hello(self, wire: Wire, seq: int, accepted: int) -> None:
@@ -75,8 +78,10 @@ class Walk(Processes):
         if book is None:
             book = model.ledgers[session.id] = Ledger(session.id)
             client.book = book
+            book.attached += 1
+            wire.counted = book
         wire.book, wire.queue = book, opened.queue
-        book.closing = book.expiring = book.gap = False
+        book.closing = book.expiring = book.finishing = book.gap = False
         if wire.state == "closed" or client.book is not book:
             wire.close()
             return
@@ -125,11 +130,15 @@ class Walk(Processes):
         if was == "opening" and wire.task is not None:
             wire.task.cancel()
         wire.close()
+        if wire.counted is not None:
+            wire.counted.attached -= 1
         if wire.queue is None:
             return
         runs = wire.queue.link is wire and not self.node.draining
         if runs and self.policy == "cancel" and book is not None and not book.closing:
             book.cancel_all()
+        if book is not None and (book.closing or self.node.draining):
+            book.finishing = True
         self.registry.detach(wire.queue, wire)
 
     async def behind(self, who: int) -> None:
@@ -248,6 +257,7 @@ class Walk(Processes):
         if book is None:
             return
         head = book.asked[book.settled].id if book.settled < len(book.asked) else None
+        book.finishing = True
         if word == "skip":
             book.skips += 1
         else:
@@ -272,7 +282,7 @@ class Walk(Processes):
         for id, book in self.model.ledgers.items():
             if id not in self.database.sessions and book.exists and book.state != "gone":
                 work = book.kept_accepted - book.kept_settled
-                self.model.expect(not work or book.state == "ended", f"{id[:4]} expired with work")
+                self.model.expect(not work or book.state == "ended", f"expired with work: {id[:4]}")
                 book.state = "gone"
 
     # ---- the end
@@ -346,6 +356,7 @@ class Walk(Processes):
             queue = self.registry.queues.get(id)
             if queue is not None and queue.block is not None:
                 book.retries += 1
+                book.finishing = True
                 await self.registry.operate("retry", id, None)
         await self.step(Step("rest"))
         # Sessions whose client has another one by now.
@@ -353,6 +364,7 @@ class Walk(Processes):
         for book in self._alive():
             if book not in mine and book.kept_settled < book.kept_accepted:
                 book.retries += 1
+                book.finishing = True
                 if not await self.registry.operate("retry", book.id, None):
                     await self._expire()
         await self.step(Step("tick", (1,)))

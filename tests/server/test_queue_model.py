@@ -48,7 +48,8 @@ def _steps(times: dict[str, float]) -> list[Step]:
         weighted.append((1, "send", (who, "#1", "quick", 0, None)))
         weighted += [(8, "finish", (who, "ret")), (3, "finish", (who, "raise"))]
         weighted += [(2, "finish", (who, "error")), (2, "finish", (who, "retry", 3))]
-        weighted += [(2, "cancel", (who, 0)), (2, "cancel", (who, 1)), (1, "cancel", (who, -1))]
+        weighted += [(2, "cancel", (who, place)) for place in range(4)]
+        weighted.append((1, "cancel", (who, -1)))
         weighted += [(3, "ack", (who, 0)), (2, "ack", (who, 1)), (1, "ack", (who, -9))]
         weighted += [(2, "status", (who,)), (5, "hang_up", (who,)), (1, "hang_up", (who, 0))]
         weighted += [(1, "bye", (who, "finish")), (1, "bye", (who, "cancel"))]
@@ -81,6 +82,7 @@ MOODS = [
         CALM | {"drain": 6},
         CALM | {"away": 3, "hold": 2, "hold_answers": 2, "lose_answer": 3, "hang_up": 2},
         CALM | {"hang_up": 3, "operate": 6, "tick": 3, "expire": 1},
+        CALM | {"hang_up": 4, "connect": 2, "overclaim": 8, "expire": 8, "bye": 0, "cancel": 0},
     )
 ]
 WALKS = st.one_of(
@@ -89,7 +91,7 @@ WALKS = st.one_of(
 LONG = settings.get_current_profile_name() == "long"
 HOW = settings(
     settings.get_profile("long") if LONG else None,
-    max_examples=settings.get_profile("long").max_examples if LONG else 100,
+    max_examples=settings.get_profile("long").max_examples if LONG else 200,
     derandomize=not LONG,
     database=None,
     deadline=None,
