@@ -1,4 +1,4 @@
-"""The books of ``queue_model``: what methods promise, and what is known of sessions and requests."""
+"""The books of ``queue_model``: what methods promise, what is known of sessions and requests."""
 
 from __future__ import annotations
 

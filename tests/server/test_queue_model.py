@@ -91,7 +91,7 @@ WALKS = st.one_of(
 LONG = settings.get_current_profile_name() == "long"
 HOW = settings(
     settings.get_profile("long") if LONG else None,
-    max_examples=settings.get_profile("long").max_examples if LONG else 200,
+    max_examples=settings.get_profile("long").max_examples if LONG else 120,
     derandomize=not LONG,
     database=None,
     deadline=None,
