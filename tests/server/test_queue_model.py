@@ -79,6 +79,7 @@ MOODS = [
         {},
         CALM,
         CALM | {"crash": 4, "finish": 0.5, "send": 0.7},
+        CALM | {"crash": 6, "finish": 0.3, "send": 0.4, "cancel": 0, "bye": 0, "tick": 0.3},
         CALM | {"drain": 6},
         CALM | {"away": 3, "hold": 2, "hold_answers": 2, "lose_answer": 3, "hang_up": 2},
         CALM | {"hang_up": 3, "operate": 6, "tick": 3, "expire": 1},
