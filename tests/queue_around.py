@@ -78,8 +78,7 @@ class Gated:
             return "cancelled"
         if walk.loop.time() - self.run.began >= self.kind.timeout - 1e-6:
             return "timeout"
-        stolen = any(b.stolen and b.active is self.run for b in walk.model.ledgers.values())
-        walk.model.expect(walk.node.draining or stolen, f"run of {one.seq} was stopped")
+        walk.model.expect(walk.node.draining, f"run of {one.seq} was stopped")
         return "stopped"
 
 
@@ -241,7 +240,6 @@ class Wire:
             others = any(w is not self and w.state == "opening" for w in self.client.wires)
             fair = {
                 CloseCode.REPLACED: others or self.state == "opening",
-                CloseCode.MOVED: book is None or book.stolen,
                 CloseCode.RESTART: walk.node.draining,
             }
             walk.model.expect(fair.get(code), f"shut: {code} {reason}")

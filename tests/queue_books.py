@@ -89,7 +89,6 @@ class Ledger:
     exists: bool = False
     owned: bool = True
     clean: bool = False
-    stolen: bool = False
     state: str = "live"
     receipt: Any = None
     active: Run | None = None

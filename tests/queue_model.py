@@ -217,7 +217,7 @@ class Model:
             kind = type(write).__name__
             if write.session in fenced:
                 # Its release had taken effect, and it expired before that could be asked again.
-                self.expect(book.stolen or book.state == "gone", f"{kind} was fenced")
+                self.expect(book.state == "gone", f"{kind} was fenced")
                 continue
             if kind == "Create":
                 book.exists = True

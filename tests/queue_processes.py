@@ -184,7 +184,7 @@ class Processes:
                 faults.append(f"does not come back: {book}")
         for id, queue in queues.items():
             book = self.model.ledgers[id]
-            works = id in self.runs or queue.block is not None or book.stolen
+            works = id in self.runs or queue.block is not None
             waits = any(r.run.asked.mark > 1 for r in self.runs.values())
             if works or waits or self.node.draining:
                 continue
@@ -261,9 +261,7 @@ class Processes:
         left = self.stopping.result()
         if not self.trouble_now() and not left:
             for book in self.model.ledgers.values():
-                self.model.expect(
-                    not book.owned or not book.exists or book.stolen, f"it was kept: {book.id[:4]}"
-                )
+                self.model.expect(not book.owned or not book.exists, f"it was kept: {book.id[:4]}")
             self._totals()
         await self.registry.close()
         await self.node.journal.close(0.25)

@@ -100,7 +100,7 @@ class Walk(Processes):
 
     def _refused(self, wire: Wire, book: Ledger | None, code: str, too_much: bool) -> None:
         client = wire.client
-        gone = book is not None and (not book.exists or book.state != "live" or book.stolen)
+        gone = book is not None and (not book.exists or book.state != "live")
         fair = {
             "draining": self.node.draining,
             "store_unavailable": bool(self.store.away) or not self.model.available,
@@ -109,7 +109,7 @@ class Walk(Processes):
         }
         self.model.expect(fair.get(code), f"refused: {code}, {book}")
         self.lost_history += code == "history_lost"
-        if code == "session_gone" and client.book is book and not (book and book.stolen):
+        if code == "session_gone" and client.book is book:
             client.forget()
 
     async def overclaim(self, who: int) -> None:
@@ -225,7 +225,7 @@ class Walk(Processes):
         ]
         self.model.expect(len(lines) == len(due), f"status {lines}, not {due}")
         self.model.expect(lines == mine, f"status {lines}, not {mine}")
-        if book.active is not None and not book.stolen:
+        if book.active is not None:
             running = report.running.seq if report.running else None
             self.model.expect(running == book.active.asked.seq, f"running: {running}")
 
@@ -326,7 +326,7 @@ class Walk(Processes):
         assert not self.registry.queues
         for id, book in self.model.ledgers.items():
             row = self.database.sessions.get(id)
-            if row is None or book.stolen:
+            if row is None:
                 continue
             tally = await self.store.tally(id)
             assert (row.accepted, *_plain(tally)) == book.counts(), f"{row}, {book.counts()}"
@@ -341,7 +341,7 @@ class Walk(Processes):
         assert await self.node.runner.close(1) == []
 
     def _alive(self) -> list[Ledger]:
-        return [b for b in self.model.ledgers.values() if b.state == "live" and not b.stolen]
+        return [b for b in self.model.ledgers.values() if b.state == "live"]
 
     async def _nudge(self) -> None:
         for who, client in enumerate(self.clients):
