@@ -235,7 +235,7 @@ class Wire:
         self._hear("refused", of, refused.code, id, refused.details)
 
     def shut(self, code: CloseCode, reason: str) -> None:
-        walk, book = self.walk, self.book
+        walk = self.walk
         if self.state != "closed":
             others = any(w is not self and w.state == "opening" for w in self.client.wires)
             fair = {
