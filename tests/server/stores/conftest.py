@@ -9,6 +9,7 @@ from typing import Protocol
 import memory_store
 import pytest
 
+from inorder_server.stores.mongo import MongoStore
 from inorder_server.stores.port import Store
 from inorder_server.stores.sqlite import SqliteStore
 
@@ -47,6 +48,26 @@ class SqliteDatabase:
             await store.close()
 
 
+class MongoDatabase:
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._stores: list[MongoStore] = []
+
+    async def open(self, node: str) -> Store:
+        store = MongoStore(self._uri)
+        await store.open(node)
+        self._stores.append(store)
+        return store
+
+    async def die(self, store: Store) -> None:
+        # A node that stops says so itself.
+        await store.close()
+
+    async def close(self) -> None:
+        for store in self._stores:
+            await store.close()
+
+
 class MemoryDatabase:
     """The stand-in that other tests use: it must do as the real ones."""
 
@@ -69,9 +90,13 @@ class MemoryDatabase:
         return None
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", "mongodb", "memory"])
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    made: Database = {"sqlite": SqliteDatabase, "memory": MemoryDatabase}[request.param](tmp_path)
+    made: Database
+    if request.param == "mongodb":
+        made = MongoDatabase(request.getfixturevalue("mongo_uri"))
+    else:
+        made = {"sqlite": SqliteDatabase, "memory": MemoryDatabase}[request.param](tmp_path)
     yield made
     await made.close()
 
