@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 import click
 
+from .bench import bench
 from .call import call, token
 from .config import show_config
 from .group import OneLineGroup
@@ -20,5 +21,5 @@ def inorder() -> None:
     """Every client's requests run one at a time, in order, and none that was accepted is lost."""
 
 
-for _command in (serve, user, sessions, requests, verify, call, token, show_config):
+for _command in (serve, user, sessions, requests, verify, call, token, bench, show_config):
     inorder.add_command(_command)
