@@ -28,10 +28,12 @@ from .handlers.methods import load
 from .handlers.runner import Runner
 from .housekeeping import Housekeeping
 from .journal import Journal
+from .membership import Membership
 from .metrics import Metrics
 from .node import Node
 from .passwords import Passwords
 from .registry import Registry
+from .stores.mongo import MongoStore
 from .stores.port import Store, StoreError
 from .stores.sqlite import SqliteStore
 from .web import WS_PATH, Web, identity_of, peer_of, select_subprotocol
@@ -40,13 +42,21 @@ from .web import WS_PATH, Web, identity_of, peer_of, select_subprotocol
 _LAST_SECONDS = 0.25
 # What connections have for their last words where the drain was done before its time.
 _PARTING_SECONDS = 2
+# A document may have 16 MiB, and holds a request's params and its outcome.
+_MOST_DOCUMENT_BYTES = 7 << 20
+_LEAST_LEASE = 0.5
 
 
 def make_store(config: Config, serving: bool) -> Store:
     """The store that the configuration names. Raises :class:`StoreError`."""
     if config.store.uri.startswith("sqlite:"):
         return SqliteStore(sqlite_path(config), serving=serving)
-    raise StoreError("[store] uri: this version keeps its journal in SQLite only")
+    for key in ("message_bytes", "outcome_bytes"):
+        if getattr(config.limits, key) > _MOST_DOCUMENT_BYTES:
+            raise StoreError(f"[limits] {key}: MongoDB takes at most {_MOST_DOCUMENT_BYTES}")
+    if config.store.lease < _LEAST_LEASE:
+        raise StoreError(f"[store] lease: expected at least {_LEAST_LEASE:g} seconds")
+    return MongoStore(config.store.uri, serving=serving, lease=config.store.lease)
 
 
 def run(config: Config) -> int:
@@ -126,6 +136,7 @@ class App:
         self._server: Server
         self._sockets: WeakSet[ServerConnection] = WeakSet()
         self._housekeeping: asyncio.Task[None] | None = None
+        self._membership: Membership | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -166,6 +177,12 @@ class App:
             self.node = Node(name, config, store, journal, methods, runner, metrics)
             metrics.ready = self.ready
             self.registry = Registry(self.node)
+            if isinstance(store, MongoStore):
+                lease = config.store.lease
+                self._membership = Membership(self.node, self.registry, store, lease)
+                self.node.standing = self._membership
+                undo.push_async_callback(self._membership.close)
+                await self._membership.start()
             self._passwords = Passwords(config.auth.bcrypt_cost)
             undo.callback(self._passwords.close)
             self._auth = Auth(
@@ -190,9 +207,12 @@ class App:
     async def _begin(self) -> None:
         housekeeping = Housekeeping(self.edge, self.registry)
         await housekeeping.start()
-        adopted = await self.registry.adopt()
-        if adopted:
-            logger.info("adopted {} sessions with unfinished requests", adopted)
+        if self._membership is not None:
+            self._membership.begin()
+        else:
+            adopted = await self.registry.adopt()
+            if adopted:
+                logger.info("adopted {} sessions with unfinished requests", adopted)
         await self._server.start_serving()
         self.port = next(iter(self._server.sockets)).getsockname()[1]
         self._housekeeping = asyncio.create_task(housekeeping.run(), name="housekeeping")
@@ -241,7 +261,7 @@ class App:
 
     def ready(self) -> bool:
         """Whether new work is taken."""
-        return not self.node.draining and self.node.journal.available
+        return not self.node.draining and self.node.journal.available and self.node.alive
 
     def announcement(self) -> list[str]:
         """What is printed at the start."""
@@ -280,6 +300,8 @@ class App:
             left.append("commits that the store did not take")
         left += await node.runner.close(_LAST_SECONDS)
         self._passwords.close()
+        if self._membership is not None:
+            await self._membership.close()
         try:
             await asyncio.wait_for(node.store.close(), _LAST_SECONDS)
         except TimeoutError:

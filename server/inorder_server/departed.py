@@ -63,6 +63,10 @@ class Departed:
         if head is not None and head.seq == seq:
             head.tries, head.due = tries, due
 
+    def expects(self, session: str) -> bool:
+        """Whether it comes back by itself."""
+        return session in self._timers
+
     def forget(self, sessions: list[str]) -> None:
         """These expired: they can't come back."""
         for id in sessions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from .config import Config
 from .handlers.methods import Methods
@@ -13,6 +14,19 @@ from .handlers.slots import Slots
 from .journal import Journal
 from .metrics import Metrics
 from .stores.port import Store
+
+
+class Standing(Protocol):
+    """This node's among others that share its store."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it may run sessions: its lease holds."""
+        ...
+
+    async def obtain(self, session: str) -> None:
+        """Returns when a session that another node owns may be claimed."""
+        ...
 
 
 def wall_ms() -> int:
@@ -34,6 +48,13 @@ class Node:
     now: Callable[[], float] = time.monotonic
     wall_ms: Callable[[], int] = wall_ms
     draining: bool = False
+    standing: Standing | None = None
+    """None where nobody shares the store."""
     suspects: Slots = field(default_factory=lambda: Slots(1))
     """For heads that were interrupted more than once: such run one at a time, so that a
     request that kills the process takes no innocent one along."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it may run sessions."""
+        return self.standing is None or self.standing.alive

@@ -148,6 +148,8 @@ class Registry:
     def _check_open(self) -> None:
         if self._node.draining:
             raise Refusal("draining", "the server is going down", after=1.0)
+        if not self._node.alive:
+            raise Refusal("store_unavailable", "this node has lost its lease", after=1.0)
 
     async def _find(self, user: Identity, id: str) -> Queue:
         """The session's queue: the one that runs here, or one made from the store."""
@@ -169,13 +171,21 @@ class Registry:
                 raise _gone()
             raise Ended(row.receipt)
         queue = await self._claim(id, user)
+        if queue is None and self._node.standing is not None:
+            await self._node.standing.obtain(id)
+            queue = await self._claim(id, user)
+            if queue is None and await self._node.store.session(id) is not None:
+                raise Refusal("overloaded", "several nodes ask for the session", after=1.0)
         if queue is None:
             raise _gone()
         return queue
 
     async def _claim(self, id: str, user: Identity) -> Queue | None:
         """P2 to P5. None where the session can't be had."""
-        claimed = await self._node.store.claim(id)
+        name = self._node.name
+        claimed = await self._node.store.claim(id) if self._node.alive else None
+        if not self._node.alive or self._node.name != name:
+            raise StoreUnavailable("this node has lost its lease")
         if claimed is None:
             return None
         session = self._new_session(user, id)
@@ -333,6 +343,20 @@ class Registry:
             taken += await self._adopt_one(id, Mode.HOLD if holds else Mode.FINISH) is not None
         return taken
 
+    async def take_up(self, id: str) -> bool:
+        """P14: the same for one session, unless somebody was quicker and finished its work.
+        Raises :class:`Refusal` where it is damaged."""
+        holds = self._node.config.session.on_disconnect == "hold"
+        mode = Mode.HOLD if holds else Mode.FINISH
+        queue = await self._adopt_one(
+            id, mode, lambda row: row.open or row.node is not None, damaged_too=True
+        )
+        return queue is not None
+
+    def expects(self, id: str) -> bool:
+        """Whether the session comes back here by itself, for its head to be tried again."""
+        return self._departed.expects(id)
+
     async def expire(self, id: str, left_before_ms: int) -> None:
         """P16: held work whose client did not come back in time is cancelled, and its session
         ended, with a receipt."""
@@ -369,7 +393,12 @@ class Registry:
                 return
 
     async def _adopt_one(
-        self, id: str, mode: Mode = Mode.FINISH, fits: Callable[[SessionRow], bool] | None = None
+        self,
+        id: str,
+        mode: Mode = Mode.FINISH,
+        fits: Callable[[SessionRow], bool] | None = None,
+        *,
+        damaged_too: bool = False,
     ) -> Queue | None:
         """Takes up a session that nobody runs, without a connection. None where somebody does,
         or where it can't be had."""
@@ -391,6 +420,8 @@ class Registry:
             try:
                 queue = await self._claim(id, user)
             except Refusal:
+                if damaged_too:
+                    raise
                 return None  # damaged: logged and counted, left alone
             if queue is None:
                 return None

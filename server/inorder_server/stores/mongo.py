@@ -31,10 +31,11 @@ from .port import (
     User,
     Write,
 )
+from .shared import Neighbour, Want
 
 
 class MongoStore:
-    """A :class:`~inorder_server.stores.port.Store` in the database that ``uri`` names
+    """A :class:`~inorder_server.stores.shared.SharedStore` in the database that ``uri`` names
     (``inorder`` where it names none).
 
     With ``serving`` false it joins no cluster, owns no session and changes none (``commit``,
@@ -44,15 +45,13 @@ class MongoStore:
 
     def __init__(self, uri: str, serving: bool = True, lease: float = 10.0) -> None:
         self._link = MongoLink(uri, lease / 3)
+        self.name = self._link.name
         self._serving = serving
         self._node: Owned | None = None
 
-    @property
-    def name(self) -> str:
-        return self._link.name
-
     async def open(self, node: str) -> None:
         await self._link.open()
+        self.name = self._link.name
         if self._serving:
             try:
                 await self._link.call(nodes.join(self._link, node, time.time_ns() // 1_000_000))
@@ -145,29 +144,30 @@ class MongoStore:
     # -- the cluster
 
     async def raise_lease(self, n: int) -> bool:
-        """P0. Raises this node's counter from ``n``; False where it was declared dead."""
         return await self._link.call(nodes.raise_lease(self._link, self._owned.node, n))
 
-    async def neighbours(self) -> list[nodes.Neighbour]:
-        """P0. Every node that is known, this one too."""
+    async def rejoin(self, node: str) -> None:
+        await self._link.call(nodes.leave(self._link, self._owned.node))
+        await self._link.call(nodes.join(self._link, node, time.time_ns() // 1_000_000))
+        self._node = Owned(node)
+
+    async def neighbours(self) -> list[Neighbour]:
         return await self._link.call(nodes.neighbours(self._link))
 
     async def declare_dead(self, node: str, seen: int) -> bool:
-        """P0. Whether ``node``, whose counter stood still at ``seen``, is dead now."""
         return await self._link.call(nodes.declare_dead(self._link, node, seen))
 
     async def bury(self, node: str) -> bool:
-        """Forgets a dead node, unless it still owns sessions."""
         return await self._link.call(nodes.bury(self._link, node))
 
     async def want(self, session: str) -> bool:
-        """P12. Asks the owner for a session. False where no other living node has it."""
         return await self._link.call(nodes.want(self._link, self._owned.node, session))
 
-    async def wanted(self) -> list[nodes.Want]:
-        """P14. What others want of this node's sessions."""
+    async def wanted(self) -> list[Want]:
         return await self._link.call(nodes.wanted(self._link, self._owned.node))
 
     async def mine(self) -> dict[str, int]:
-        """P14. The sessions that are this node's, with their epochs."""
         return await self._link.call(nodes.mine(self._link, self._owned.node))
+
+    async def abandoned(self) -> list[str]:
+        return await self._link.call(nodes.abandoned(self._link))

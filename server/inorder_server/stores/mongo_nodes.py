@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 from bson.int64 import Int64
-from msgspec import Struct
 
 from .mongo_claim import is_dead
 from .mongo_link import MongoLink
-
-
-class Neighbour(Struct, frozen=True):
-    """A node as the store has it: its counter, and whether it was declared dead."""
-
-    name: str
-    n: int
-    dead: bool
-
-
-class Want(Struct, frozen=True):
-    """P12: another node asks for a session of this one's."""
-
-    session: str
-    epoch: int
-    node: str
+from .mongo_reads import dead_nodes
+from .shared import Neighbour, Want
 
 
 async def join(link: MongoLink, node: str, at_ms: int) -> None:
@@ -31,13 +16,11 @@ async def join(link: MongoLink, node: str, at_ms: int) -> None:
 
 
 async def raise_lease(link: MongoLink, node: str, n: int) -> bool:
-    """Raises the counter from ``n`` to ``n + 1``. False where the node was declared dead."""
-    alive = {"_id": node, "state": "live"}
-    one = {"$set": {"n": n + 1}}
-    if (await link.nodes.update_one({**alive, "n": n}, one)).matched_count:
-        return True
-    # An earlier attempt may have raised it: then this proves that it lasts.
-    return (await link.nodes.update_one({**alive, "n": n + 1}, one)).matched_count == 1
+    """Raises the counter from ``n`` to ``n + 1``. False where it is not ``n``, or the node was
+    declared dead. A raise of an earlier attempt counts for nothing here: when it moved the
+    counter, for the others to see, nobody knows."""
+    filter = {"_id": node, "n": n, "state": "live"}
+    return (await link.nodes.update_one(filter, {"$set": {"n": n + 1}})).matched_count == 1
 
 
 async def neighbours(link: MongoLink) -> list[Neighbour]:
@@ -100,3 +83,12 @@ async def mine(link: MongoLink, node: str) -> dict[str, int]:
     """P14: the sessions of this node, with their epochs."""
     filter = {"node": node, "state": "live"}
     return {doc["_id"]: doc["epoch"] async for doc in link.sessions.find(filter, {"epoch": 1})}
+
+
+async def abandoned(link: MongoLink) -> list[str]:
+    """P14: live sessions of the dead."""
+    dead = await dead_nodes(link)
+    if not dead:
+        return []
+    filter = {"node": {"$in": dead}, "state": "live"}
+    return [doc["_id"] async for doc in link.sessions.find(filter, {"_id": 1})]

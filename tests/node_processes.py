@@ -1,0 +1,82 @@
+"""Nodes as processes, all on one MongoDB database and in one folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pymongo
+from gates import Gates
+from vector_server import ServerProcess
+
+LEASE = 1.0
+
+
+class NodeProcess(ServerProcess):
+    """One of several in a folder."""
+
+    def __init__(
+        self, number: int, folder: Path, config: dict[str, dict[str, Any]], env: dict[str, str]
+    ) -> None:
+        super().__init__(folder, config, env=env)
+        self._output = folder / f"output-{number}"
+
+
+class Nodes:
+    """Starts nodes, and looks at what they share from outside."""
+
+    def __init__(self, folder: Path, uri: str) -> None:
+        self.folder = folder
+        self.env = {"MONGODB_URI": uri, "SESSION_SECRET": "a secret of all the nodes"}
+        self._uri = uri
+        self.gates = Gates(folder)
+        self.all: list[NodeProcess] = []
+
+    async def start(self, lease: float = LEASE, **more: dict[str, Any]) -> NodeProcess:
+        """One more node."""
+        config: dict[str, dict[str, Any]] = {
+            "store": {"lease": lease},
+            "handlers": {"modules": ["user_handlers"]},
+            **more,
+        }
+        node = NodeProcess(len(self.all), self.folder, config, self.env)
+        self.all.append(node)
+        await node.start()
+        return node
+
+    def command(self, *arguments: str, status: int = 0, typed: str = "") -> str:
+        """What a command line prints, beside the nodes."""
+        done = subprocess.run(
+            [sys.executable, "-m", "inorder_server", *arguments],
+            cwd=self.folder,
+            env={**os.environ, **self.env},
+            input=typed,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout
+
+    def documents(self, collection: str, **filter: Any) -> list[dict[str, Any]]:
+        """What the database has."""
+        with pymongo.MongoClient[dict[str, Any]](self._uri) as client:
+            return list(client.get_default_database()[collection].find(filter).sort("_id"))
+
+    def session(self, id: str) -> dict[str, Any]:
+        """A session's document."""
+        (found,) = self.documents("sessions", _id=id)
+        return found
+
+    def accepted(self, id: str) -> list[dict[str, Any]]:
+        """A session's document, and those of the requests that it has accepted."""
+        session = self.session(id)
+        rows = self.documents("requests", _id={"$gt": f"{id}:"})
+        return [session, *(row for row in rows if int(row["_id"][-16:]) <= session["accepted"])]
+
+    async def close(self) -> None:
+        for node in self.all:
+            await node.close()
