@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import cast
 
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.protocol import State
@@ -166,25 +166,23 @@ class Connection(asyncio.Protocol):
             self.closed.set_result(None)
 
     def ending(self) -> str:
-        """How the connection ended: code and reason."""
-        if isinstance(self._protocol.handshake_exc, InvalidStatus):
-            response = self._protocol.handshake_exc.response
-            said = (response.body or b"").decode(errors="replace").strip()
-            return f"HTTP {response.status_code} {said}".rstrip()
+        """How the connection ended: code and reason, or what became of the handshake."""
+        failed = self._protocol.handshake_exc
+        if isinstance(failed, InvalidStatus):
+            said = (failed.response.body or b"").decode(errors="replace").strip()
+            return f"HTTP {failed.response.status_code} {said}".rstrip()
+        if failed is not None:
+            return f"no WebSocket: {failed}"
         code, reason = self._protocol.close_code, self._protocol.close_reason
         return f"{code or 1006} {reason or ''}".rstrip()
 
     # ---- the rest
 
     def _shook_hands(self) -> None:
-        failed = self._protocol.handshake_exc
-        if isinstance(failed, InvalidStatus):
+        if self._protocol.handshake_exc is not None:
             raise BenchError(f"refused: {self.ending()}")
-        if failed is not None:
-            reason = failed if isinstance(failed, InvalidHandshake) else repr(failed)
-            raise BenchError(f"no WebSocket: {reason}")
         if not self.session.is_bare:
-            self._protocol.send_text(self.session.hello())
+            self.send([self.session.hello()])
 
     def _rare(self, frame: Frame, at: int) -> None:
         """Messages in fragments, and control frames, which the protocol has answered."""

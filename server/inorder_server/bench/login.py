@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from websockets.exceptions import ConnectionClosed
+
 from inorder import codec, errors
 from inorder.dialing import Dialer
 from inorder.messages import Error, Hello, Welcome
@@ -29,6 +31,8 @@ async def log_in(url: str, username: str, password: str) -> str:
                             return message.token
                         if isinstance(message, Error):
                             raise errors.LoginFailed(message.code, message.message)
+    except ConnectionClosed:
+        pass
     except TimeoutError:
         raise errors.ConnectionLost("connection_lost", "no answer to the login") from None
     raise errors.ConnectionLost("connection_lost", "the server closed during the login")

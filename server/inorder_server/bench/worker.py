@@ -245,22 +245,25 @@ def main() -> None:
 async def _main(plan: Plan) -> None:
     loop = asyncio.get_running_loop()
     heard: asyncio.Queue[str] = asyncio.Queue()
-    this = asyncio.current_task()
-    assert this is not None
+    alone = asyncio.Event()
 
     def read() -> None:
         with suppress(RuntimeError):  # the loop has ended before the input
             for line in sys.stdin:
                 loop.call_soon_threadsafe(heard.put_nowait, line.strip())
-            loop.call_soon_threadsafe(this.cancel)
+            loop.call_soon_threadsafe(alone.set)
 
     Thread(target=read, daemon=True, name="bench-input").start()
-    try:
-        await converse(plan, _say, heard.get)
-    except BenchError as exc:
-        _say({"failed": str(exc)})
-    except asyncio.CancelledError:
-        pass  # whoever started it is gone
+    talk = loop.create_task(converse(plan, _say, heard.get))
+    leave = loop.create_task(alone.wait())
+    await asyncio.wait([talk, leave], return_when=asyncio.FIRST_COMPLETED)
+    talk.cancel()
+    leave.cancel()
+    ended, _ = await asyncio.gather(talk, leave, return_exceptions=True)
+    if isinstance(ended, BenchError):
+        _say({"failed": str(ended)})
+    elif isinstance(ended, Exception):
+        raise ended
 
 
 def _say(words: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from .output import print_json
 from .user import password_option, read_password
 
 # 100 bytes of JSON.
-_PARAMS = json.dumps({"text": "inorder " * 10, "number": 42}, separators=(",", ":"))
+_PARAMS = json.dumps({"text": ("inorder " * 10)[:77], "number": 42}, separators=(",", ":"))
 _PERCENTS = (50, 90, 99, 99.9)
 _BUSY = 0.9  # of a core
 _positive = click.FloatRange(min=0, min_open=True)
@@ -55,7 +55,7 @@ _positive = click.FloatRange(min=0, min_open=True)
     help="Seconds before that.",
 )
 @click.option("--method", default="echo", show_default=True)
-@click.option("--params", help="JSON. Default: an object of 100 bytes.")
+@click.option("--params", help="JSON. Default: for echo an object of 100 bytes, else none.")
 @click.option(
     "--idle",
     type=click.IntRange(min=0),
@@ -87,7 +87,8 @@ def bench(
     ([limits] connections_per_user). The status is 1 where an outcome was missing, came twice or
     out of order, where a connection was lost, or a receipt disagrees.
     """
-    text = _PARAMS if params is None else _checked(params)
+    if params is None:
+        params = _PARAMS if load["method"] == "echo" else "null"
     token, password = os.environ.get("INORDER_TOKEN", ""), ""
     if username is not None:
         password = read_password(from_stdin)
@@ -97,7 +98,7 @@ def bench(
     try:
         if username is not None:
             token = asyncio.run(log_in(address, username, password))
-        plan = Plan(url=address, token=token, params=text, **load)
+        plan = Plan(url=address, token=token, params=_checked(params), **load)
         crew = Crew(plan, processes or processes_for(plan))
         report = asyncio.run(_work(crew, plan, as_json))
     except (BenchError, ValueError) as exc:  # the latter for the URL
