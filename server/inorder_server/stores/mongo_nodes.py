@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from bson.int64 import Int64
+from pymongo.errors import DuplicateKeyError
 
 from .mongo_claim import is_dead
 from .mongo_link import MongoLink
 from .mongo_reads import dead_nodes
+from .port import StoreError
 from .shared import Neighbour, Want
 
 
 async def join(link: MongoLink, node: str, at_ms: int) -> None:
-    """The node is known from now on, and owns nothing yet."""
-    await link.nodes.insert_one({"_id": node, "n": 0, "state": "live", "since_ms": Int64(at_ms)})
+    """The node is known from now on, and owns nothing yet. Raises :class:`StoreError` where
+    its name is not new."""
+    try:
+        doc = {"_id": node, "n": 0, "state": "live", "since_ms": Int64(at_ms)}
+        await link.nodes.insert_one(doc)
+    except DuplicateKeyError:
+        raise StoreError(f"{link.name}: there is a node {node} already") from None
 
 
 async def raise_lease(link: MongoLink, node: str, n: int) -> bool:

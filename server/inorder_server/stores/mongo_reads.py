@@ -61,7 +61,8 @@ async def held(link: MongoLink, left_before_ms: int) -> list[str]:
 async def requests(link: MongoLink, id: str, after: int) -> list[RequestRow]:
     """The next portion of a session's rows, bodies included; empty at the end. One that was
     inserted but not confirmed is nobody's yet."""
-    doc = await link.sessions.find_one({"_id": id}, {"accepted": 1, "acked": 1})
+    live = {"_id": id, "state": "live"}
+    doc = await link.sessions.find_one(live, {"accepted": 1, "acked": 1})
     if doc is None or after >= doc["accepted"]:
         return []
     cursor = link.requests.find(rows(id, after, doc["accepted"])).sort("_id", 1)

@@ -119,6 +119,8 @@ class _Group:
             if i is not None:
                 skip[id] = i
                 self._owned.sessions.pop(id, None)
+                if isinstance(writes[i], End):
+                    await self._link.requests.delete_many(rows(id))
             elif there is not None:
                 there.unsure = False
         return skip

@@ -1,0 +1,160 @@
+"""Leases and asking for sessions, operation by operation: P0, P12 and P14 on documents."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from mongo_bench import insert, settle
+
+from inorder.messages import Receipt
+from inorder_server.stores.mongo import MongoStore
+from inorder_server.stores.port import Attach, Create, Release, StoreError
+from inorder_server.stores.shared import Neighbour, Want
+
+Opens = Callable[[str], Any]
+
+
+@pytest.fixture
+async def opened(mongo_uri: str) -> AsyncIterator[Opens]:
+    stores: list[MongoStore] = []
+
+    async def open(node: str) -> MongoStore:
+        store = MongoStore(mongo_uri)
+        await store.open(node)
+        stores.append(store)
+        return store
+
+    yield open
+    for store in stores:
+        await store.close()
+
+
+async def owned(store: MongoStore, node: str, session: str = "s") -> None:
+    created = Create(session, "ann", 1, 1, node, 1)
+    assert await store.commit([created, insert(1, session)]) == set()
+
+
+def release(session: str = "s", epoch: int = 1, *, open: bool = True) -> Release:
+    receipt = Receipt(session, 0, 0, 0, 0, 0, verified=True)
+    return Release(session, epoch, 1, None, True, open, receipt, 7)
+
+
+async def test_a_lease_is_raised_one_by_one(opened: Opens) -> None:
+    one, two = await opened("n1"), await opened("n2")
+    assert await one.raise_lease(0)
+    assert await one.raise_lease(1)
+    # The same again: its answer was lost, and it counts for nothing.
+    assert not await one.raise_lease(1)
+    assert sorted(await two.neighbours(), key=lambda n: n.name) == [
+        Neighbour("n1", 2, dead=False),
+        Neighbour("n2", 0, dead=False),
+    ]
+
+
+async def test_only_a_counter_that_stands_still_is_declared_dead(opened: Opens) -> None:
+    one, two, three = await opened("n1"), await opened("n2"), await opened("n3")
+    assert await one.raise_lease(0)
+    assert not await two.declare_dead("n1", seen=0)
+    assert await one.raise_lease(1)
+    assert await two.declare_dead("n1", seen=2)
+    # Whoever else saw the same is right, too.
+    assert await three.declare_dead("n1", seen=2)
+    assert await three.declare_dead("n1", seen=1)
+    assert not await one.raise_lease(2)
+    assert Neighbour("n1", 2, dead=True) in await two.neighbours()
+
+
+async def test_a_name_is_used_once(opened: Opens, mongo_uri: str) -> None:
+    await opened("n1")
+    with pytest.raises(StoreError, match="n1"):
+        await MongoStore(mongo_uri).open("n1")
+
+
+async def test_a_living_owners_session_is_not_to_be_had(opened: Opens) -> None:
+    one, two = await opened("n1"), await opened("n2")
+    await owned(one, "n1")
+    assert await two.claim("s") is None
+    assert await two.unfinished() == []
+    assert await two.abandoned() == []
+    assert await two.declare_dead("n1", seen=0)
+    assert await two.unfinished() == await two.abandoned() == ["s"]
+    claimed = await two.claim("s")
+    assert claimed is not None
+    assert (claimed.session.node, claimed.session.epoch, claimed.was_clean) == ("n2", 2, False)
+    assert await one.commit([settle(1)]) == {"s"}
+    assert await two.abandoned() == []
+
+
+async def test_a_dead_owners_session_without_work_is_given_up_too(opened: Opens) -> None:
+    one, two = await opened("n1"), await opened("n2")
+    await owned(one, "n1")
+    assert await one.commit([settle(1)]) == set()
+    assert await two.declare_dead("n1", seen=0)
+    assert await two.unfinished() == ["s"]
+
+
+async def test_who_was_declared_dead_begins_again_as_somebody_else(opened: Opens) -> None:
+    one, two = await opened("n1"), await opened("n2")
+    await owned(one, "n1")
+    await one.rejoin("n1b")
+    assert await one.raise_lease(0)
+    assert await one.mine() == {}
+    assert await two.abandoned() == ["s"]
+    assert await one.commit([insert(2)]) == {"s"}
+    await owned(one, "n1b", "t")
+    assert await one.mine() == {"t": 1}
+    assert await two.claim("t") is None
+    names = {n.name: n.dead for n in await two.neighbours()}
+    assert names == {"n1": True, "n1b": False, "n2": False}
+
+
+async def test_the_dead_are_buried_once_they_own_nothing(opened: Opens) -> None:
+    one, two = await opened("n1"), await opened("n2")
+    await owned(one, "n1")
+    assert await two.declare_dead("n1", seen=0)
+    assert not await two.bury("n1")
+    assert await two.claim("s") is not None
+    assert await two.bury("n1")
+    await two.bury("n2")
+    assert [n.name for n in await two.neighbours()] == ["n2"], "the living stay"
+
+
+async def test_one_asks_and_the_owner_hears_it(opened: Opens) -> None:
+    one, two = await opened("n1"), await opened("n2")
+    await owned(one, "n1")
+    assert await one.wanted() == []
+    assert not await one.want("s"), "it is its own"
+    assert await two.want("s")
+    assert await two.want("s")
+    assert await one.wanted() == [Want("s", 1, "n2")]
+    assert await two.wanted() == []
+    assert await one.commit([release()]) == set()
+    assert await one.wanted() == []
+    assert not await two.want("s"), "it may be claimed"
+    assert await two.claim("s") is not None
+    assert not await two.want("nobody")
+
+
+async def test_a_resume_at_the_owner_takes_the_wish_back(opened: Opens) -> None:
+    one, two = await opened("n1"), await opened("n2")
+    await owned(one, "n1")
+    assert await two.want("s")
+    assert await one.commit([Attach("s", 1, 2)]) == set()
+    assert await one.wanted() == []
+
+
+async def test_nobody_asks_the_dead(opened: Opens) -> None:
+    one, two = await opened("n1"), await opened("n2")
+    await owned(one, "n1")
+    assert await two.declare_dead("n1", seen=0)
+    assert not await two.want("s")
+
+
+async def test_a_node_that_closes_leaves(opened: Opens) -> None:
+    one, two = await opened("n1"), await opened("n2")
+    await owned(one, "n1")
+    await one.close()
+    assert await two.abandoned() == ["s"]
+    assert await two.claim("s") is not None
