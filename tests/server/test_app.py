@@ -28,6 +28,7 @@ from inorder_server.config import Config, ConfigError
 from inorder_server.handlers.api import HandlerError
 from inorder_server.housekeeping import Housekeeping
 from inorder_server.registry import Registry
+from inorder_server.stores.mongo import MongoStore
 from inorder_server.stores.port import StoreError, StoreUnavailable, User
 from inorder_server.stores.sqlite import SqliteStore
 
@@ -146,8 +147,28 @@ def test_the_store_that_is_named(tmp_path: Path) -> None:
     store = make_store(conf(tmp_path, store=config.Store(uri="sqlite:///x.db")), serving=False)
     assert isinstance(store, SqliteStore)
     assert store.name == f"SQLite {tmp_path / 'x.db'}"
-    with pytest.raises(StoreError, match="SQLite only"):
-        make_store(conf(tmp_path, store=config.Store(uri="mongodb://x/y")), serving=True)
+    store = make_store(conf(tmp_path, store=config.Store(uri="mongodb://x/y")), serving=False)
+    assert isinstance(store, MongoStore)
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        (
+            {"limits": config.Limits(message_bytes=8 << 20)},
+            r"\[limits\] message_bytes: MongoDB takes",
+        ),
+        (
+            {"limits": config.Limits(outcome_bytes=8 << 20)},
+            r"\[limits\] outcome_bytes: MongoDB takes",
+        ),
+        ({"store": config.Store(uri="mongodb://x/y", lease=0.4)}, "lease: expected at least 0.5"),
+    ],
+)
+def test_what_mongodb_can_not_do(tmp_path: Path, sections: dict[str, Any], words: str) -> None:
+    sections = {"store": config.Store(uri="mongodb://x/y"), **sections}
+    with pytest.raises(StoreError, match=words):
+        make_store(conf(tmp_path, **sections), serving=True)
 
 
 # ---- a start that fails
