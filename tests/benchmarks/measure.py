@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
 import statistics
 from collections.abc import Callable, Sequence
 
@@ -11,7 +14,7 @@ from machine import cpu_seconds, processors
 from subjects import Subject
 
 from inorder_server.bench.crew import Crew
-from inorder_server.bench.plan import Plan
+from inorder_server.bench.plan import BenchError, Plan
 
 _PROBE_SECONDS = 3.0
 
@@ -90,6 +93,8 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
 
 async def measure(subject: Subject, load: Load, form: Form) -> Run:
     """One run of one load against one server."""
+    if subject.load:
+        return await _measure_by(subject, load, form)
     rate = None
     if load.rate is not None:
         probe = msgspec.structs.replace(load, rate=None, seconds=min(_PROBE_SECONDS, form.seconds))
@@ -131,6 +136,37 @@ async def measure(subject: Subject, load: Load, form: Form) -> Run:
             *(f"error {code}, {count} times" for code, count in report.errors.items()),
             *([] if report.holds else [f"the check fails: {report.wrong}"]),
         ],
+    )
+
+
+async def _measure_by(subject: Subject, load: Load, form: Form) -> Run:
+    """The same by a load generator of the server's own: one process."""
+    told = {
+        "url": subject.url,
+        "connections": load.connections,
+        "inFlight": load.in_flight,
+        "params": load.params,
+        "warmup": form.warmup,
+        "seconds": load.seconds or form.seconds,
+    }
+    before = cpu_of(subject)
+    process = await asyncio.create_subprocess_exec(
+        *subject.load, json.dumps(told), stdout=asyncio.subprocess.PIPE, env=subject.env
+    )
+    if split := processors():
+        os.sched_setaffinity(process.pid, split[1])
+    output, _ = await process.communicate()
+    after = cpu_of(subject)
+    report = json.loads(output or "{}")
+    if process.returncode:
+        raise BenchError(f"{subject.load[-1]}: {report or 'it ended by itself'}")
+    took = None if before is None or after is None else after - before
+    return Run(
+        per_second=report["per_second"],
+        latency=report["latency"],
+        cpu_us=None if took is None else took * 1e6 / max(1, report["outcomes"]),
+        busiest=report["busiest"],
+        complaints=report["complaints"],
     )
 
 

@@ -53,10 +53,11 @@ class Bench:
             processes=max(1, len(split[1])) if split and not self.quick else 1,
         )
         self.complaints: list[str] = []
+        self.peers = peers.makers(disk) if given.peers else {}
 
     def fresh(self, who: str) -> Subject:
         """A server that was not started yet."""
-        return Inorder(self._disk) if who == INORDER else peers.MAKERS.get(who, bare_echo)()
+        return Inorder(self._disk) if who == INORDER else self.peers.get(who, bare_echo)()
 
     async def case(self, case: Case) -> Result | None:
         """One case, with servers of its own; None where it could not be done."""
@@ -105,8 +106,7 @@ async def measure_all(given: argparse.Namespace, disk: Path) -> tuple[Results, l
     machine = this_machine(disk)
     print(machine.words, flush=True)
     cases = [case for case in CASES if not bench.quick or case.name in _QUICK]
-    if given.peers:
-        cases += peers.cases()
+    cases += peers.cases(bench.peers)
     if given.case:
         cases = [case for case in cases if any(words in case.name for words in given.case)]
     results = Results(machine=machine, form=bench.form, results=[])

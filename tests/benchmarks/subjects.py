@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,14 +21,16 @@ _PATIENCE = 15.0
 
 
 class Subject(Protocol):
-    """``bare``: it sends back every frame as it came. ``pids``: of the processes that are it."""
+    """``bare``: it sends back every frame as it came. ``pids``: of the processes that are it.
+    ``load``: the command of a load generator of its own, to which the load is appended as JSON
+    (empty: that of ``inorder bench``), and ``env`` its environment."""
 
     bare: bool
     url: str
     token: str
-
-    @property
-    def pids(self) -> list[int]: ...
+    pids: list[int]
+    load: Sequence[str]
+    env: dict[str, str] | None
 
     async def start(self) -> None: ...
 
@@ -38,22 +41,21 @@ class Inorder:
     """This server: durable, SQLite, everything on. Only the number of connections is raised."""
 
     bare = False
+    load: Sequence[str] = ()
+    env = None
 
     def __init__(self, disk: Path) -> None:
         self.url = self.token = ""
+        self.pids: list[int] = []
         self._folder = tempfile.TemporaryDirectory(dir=disk, prefix="inorder-")
         limits = {"connections_per_user": 10_000, "connections": 20_000}
         config = {"limits": limits, "log": {"level": "WARNING"}}
         self._server = ServerProcess(Path(self._folder.name), config)
 
-    @property
-    def pids(self) -> list[int]:
-        return [self._server.process.pid]
-
     async def start(self) -> None:
         with on_servers_processor():
             await self._server.start()
-        self.url = self._server.url
+        self.url, self.pids = self._server.url, [self._server.process.pid]
         async with RawClient(self.url) as client:
             self.token = (await client.register(_NAME, _PASSWORD))["token"]
 
@@ -64,29 +66,42 @@ class Inorder:
 
 
 class Program:
-    """A peer in a file of its own, which prints its address and ends when it is told to."""
+    """A peer in a file of its own: it prints its address, and the ids of other processes that
+    are part of it, and ends when it is told to. ``disk``: its last argument is a folder there."""
 
     bare = True
     token = ""
 
-    def __init__(self, *command: str) -> None:
+    def __init__(
+        self,
+        *command: str,
+        disk: Path | None = None,
+        load: Sequence[str] = (),
+        env: dict[str, str] | None = None,
+    ) -> None:
         self.url = ""
-        self._command = command
+        self.pids: list[int] = []
+        self.load = load
+        self.env = env
+        self._command = list(command)
         self._process: subprocess.Popen[str] | None = None
-
-    @property
-    def pids(self) -> list[int]:
-        assert self._process is not None
-        return [self._process.pid]
+        self._folder = None
+        if disk is not None:
+            self._folder = tempfile.TemporaryDirectory(dir=disk, prefix="peer-")
+            self._command.append(self._folder.name)
 
     async def start(self) -> None:
         with on_servers_processor():
-            self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
+            self._process = subprocess.Popen(
+                self._command, stdout=subprocess.PIPE, text=True, env=self.env
+            )
         assert self._process.stdout is not None
         async with asyncio.timeout(_PATIENCE):
-            self.url = (await asyncio.to_thread(self._process.stdout.readline)).strip()
-        if not self.url:
+            line = await asyncio.to_thread(self._process.stdout.readline)
+        if not line:
             raise RuntimeError(f"{' '.join(self._command)}: it did not start")
+        self.url, *others = line.split()
+        self.pids = [self._process.pid, *map(int, others)]
 
     async def close(self) -> None:
         if self._process is not None:
@@ -94,6 +109,8 @@ class Program:
             await asyncio.to_thread(self._process.wait, _PATIENCE)
             assert self._process.stdout is not None
             self._process.stdout.close()
+        if self._folder is not None:
+            self._folder.cleanup()
 
 
 def bare_echo() -> Program:
