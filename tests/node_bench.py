@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -48,15 +48,16 @@ class Peer:
             raise RuntimeError(f"the peer fails at {words[0]}")
         self.said.append(words)
 
-    def accepted(self, entry: Entry, ahead: int) -> None:
-        self._say("accepted", entry.id, entry.seq, ahead)
+    def accepted(self, entries: Sequence[Entry], ahead: int) -> None:
+        for n, entry in enumerate(entries):
+            self._say("accepted", entry.id, entry.seq, ahead + n)
 
     def progress(self, entry: Entry, attempt: int, n: int, body: bytes) -> None:
         self._say("progress", entry.seq, attempt, n, json.loads(body))
 
-    def outcome(self, outcome: Outcome) -> None:
-        body = json.loads(outcome.body)
-        self._say("outcome", outcome.seq, outcome.ending, body)
+    def settled(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            self._say("outcome", outcome.seq, outcome.ending, json.loads(outcome.body))
 
     def repeat(self, seq: int) -> None:
         self._say("repeat", seq)

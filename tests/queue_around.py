@@ -7,6 +7,7 @@ answered; connections compare what they are told with what is due.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from memory_store import Database, MemoryStore
@@ -103,6 +104,7 @@ def _handler(name: str, kind: Kind) -> Any:
             attempts=kind.attempts,
             on_interrupt="fail" if kind.fails else "retry",
             on_exhausted="block" if kind.blocks else "fail",
+            idempotent=kind.free,
         )(body)
     )
 
@@ -153,12 +155,19 @@ class WatchedJournal(Journal):
         super().__init__(store, metrics)
         self._walk = walk
 
-    def append(self, write: Write, committed: Committed) -> None:
+    def append(self, write: Write, committed: Committed, size: int = 0) -> None:
+        self._handed(write)
+        super().append(write, committed, size)
+
+    def join(self, write: Write, size: int = 0) -> None:
+        self._handed(write)
+        super().join(write, size)
+
+    def _handed(self, write: Write) -> None:
         if self._walk.journal is self:
             self._walk.model.handed(write)
             if isinstance(write, End):
                 self._walk.ends(write.session)
-        super().append(write, committed)
 
 
 class Wire:
@@ -188,9 +197,10 @@ class Wire:
         due = walk.due.pop(0) if walk.due else None
         walk.model.expect(due == (self, words), f"told {words}, not {due and due[1]}")
 
-    def accepted(self, entry: Entry, ahead: int) -> None:
-        self._hear("accepted", entry.id, entry.seq, ahead)
-        self._known(entry.seq)
+    def accepted(self, entries: Sequence[Entry], ahead: int) -> None:
+        for n, entry in enumerate(entries):
+            self._hear("accepted", entry.id, entry.seq, ahead + n)
+            self._known(entry.seq)
 
     def _known(self, seq: int) -> None:
         if self.state == "open" and self.book is not None:
@@ -202,10 +212,11 @@ class Wire:
     def progress(self, entry: Entry, attempt: int, n: int, body: bytes) -> None:
         self.walk.model.faults.append("progress of nobody")
 
-    def outcome(self, outcome: Outcome) -> None:
-        self._hear("outcome", outcome.seq, outcome.ending, outcome.body)
-        if self.state == "open":
-            self.take(outcome.seq, (outcome.ending, outcome.body))
+    def settled(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            self._hear("outcome", outcome.seq, outcome.ending, outcome.body)
+            if self.state == "open":
+                self.take(outcome.seq, (outcome.ending, outcome.body))
 
     def take(self, seq: int, outcome: tuple[str, bytes]) -> None:
         """Outcomes come in order, none is left out, and what the store has is what is told."""

@@ -15,6 +15,7 @@ class Kind(NamedTuple):
     timeout: float = 20
     fails: bool = False  # on_interrupt="fail"
     blocks: bool = False  # on_exhausted="block"
+    free: bool = False  # idempotent
     quick: bool = False  # does not wait at a gate
     stubborn: bool = False  # does not stop when it is first asked to
 
@@ -27,6 +28,8 @@ KINDS = {
     "onceagain": Kind(attempts=2, fails=True),
     "block": Kind(blocks=True),
     "stubborn": Kind(stubborn=True),
+    "free": Kind(free=True),
+    "swift": Kind(free=True, quick=True),
 }
 
 

@@ -7,7 +7,7 @@ the fields that the protocol knows and silent on those it doesn't.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ encode = _encoder.encode
 _FRACTION_OR_EXPONENT = re.compile(rb"\d[.eE]")
 
 _client_message: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
+_client_messages = msgspec.json.Decoder(list[ClientMessage])
 _server_message: msgspec.json.Decoder[ServerMessage] = msgspec.json.Decoder(ServerMessage)
 _server_messages = msgspec.json.Decoder(list[ServerMessage])
 _array = msgspec.json.Decoder(list[msgspec.Raw])
@@ -56,6 +57,29 @@ def split(frame: str | bytes, batch: int) -> list[msgspec.Raw | str | bytes]:
     if len(parts) > batch:
         raise Malformed("bad_message", f"an array holds at most {batch} messages")
     return list(parts)
+
+
+def decode_frame(frame: str | bytes, batch: int) -> Sequence[ClientMessage | Malformed]:
+    """The messages of a client's frame, at most ``batch``; each may be malformed by itself.
+
+    Raises :class:`Malformed` for what is no JSON at all, for ``[]`` and for too many.
+    """
+    if frame.lstrip()[:1] in ("[", b"["):
+        try:
+            messages = _client_messages.decode(frame)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            pass  # one of them is wrong: see which
+        else:
+            if 1 <= len(messages) <= batch:
+                return messages
+    return [_decoded(part) for part in split(frame, batch)]
+
+
+def _decoded(part: msgspec.Raw | str | bytes) -> ClientMessage | Malformed:
+    try:
+        return decode_client(part)
+    except Malformed as exc:
+        return exc
 
 
 def decode_client(message: msgspec.Raw | str | bytes) -> ClientMessage:
@@ -145,6 +169,7 @@ __all__ = [
     "Malformed",
     "canonical",
     "decode_client",
+    "decode_frame",
     "decode_server",
     "encode",
     "join",

@@ -86,7 +86,7 @@ def _decide(
     refused = _bounds(node, session)
     if refused is not None:
         return refused
-    return _take(node, session, request, digest, params, bound)
+    return _take(node, session, request, digest, params, bound, method.idempotent)
 
 
 def _repeat(session: Session, entry: Entry, method: str, params: bytes | None) -> Repeat | Refused:
@@ -118,6 +118,7 @@ def _take(
     digest: bytes,
     params: bytes | None,
     bound: Bound,
+    free: bool,
 ) -> Entry:
     entry = session.take(
         request.id,
@@ -128,6 +129,7 @@ def _take(
         request.traceparent,
         node.now(),
         numbered=request.seq is not None,
+        free=free,
     )
     if params is None or len(params) <= _KEEP_BOUND_BYTES:
         entry.bound = bound

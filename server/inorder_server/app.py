@@ -7,6 +7,7 @@ adapter.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import signal
@@ -86,12 +87,21 @@ async def _main(config: Config) -> tuple[int, list[str]]:
     app = App(config)
     stop = asyncio.Event()
     await app.start()
+    _collect_seldom()
     _on_signals(stop)
     for line in app.announcement():
         sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
     await stop.wait()
     return 0, await app.stop(config.server.drain_timeout)
+
+
+def _collect_seldom() -> None:
+    """What a request leaves is freed by counting. Python's collector looks for cycles after
+    every 700 new objects, which took half of a request's time (measured)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def _cannot_listen(config: Config, exc: OSError) -> OSError:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from inorder import codec
 
 from .admission import bind
-from .handlers.api import User
-from .handlers.methods import InvalidParams, Method
-from .handlers.runner import Again, Attempt, Cancelled, Done, Failed
+from .handlers.api import Request
+from .handlers.methods import Bound, InvalidParams, Method
+from .handlers.runner import Again, Attempt, Cancelled, Done, Failed, Verdict
 from .handlers.slots import Slots
 from .session import Entry
 from .stores.port import Ending
@@ -62,7 +63,9 @@ class Execution:
     __slots__ = (
         "_alone",
         "_attempt",
+        "_begun",
         "_cancelled",
+        "_first",
         "_interruptions",
         "_mark",
         "_queue",
@@ -71,17 +74,20 @@ class Execution:
         "entry",
     )
 
-    def __init__(self, queue: Queue, entry: Entry) -> None:
+    def __init__(self, queue: Queue, entry: Entry, now: float) -> None:
         self.entry = entry
         self._queue = queue
         self._attempt: Attempt | None = None
+        # What at_once began, and the verdict on it where it has ended.
+        self._begun: Attempt | None = None
+        self._first: Verdict | None = None
         self._cancelled = False
         self._interruptions = 0
         # The start mark that is due before it runs, and whether it runs beside no other suspect.
         self._mark: int | None = None
         self._alone = False
         self._turn: asyncio.Future[bool] | None = None
-        self._started = queue.node.now()
+        self._started = now
 
     @property
     def number(self) -> int:
@@ -105,9 +111,35 @@ class Execution:
         if self._turn is not None and not self._turn.done():
             self._turn.set_result(False)
 
+    def at_once(self) -> Settled | None:
+        """Runs the request where its handler ends without waiting for anything, as most do.
+        None: the rest is for :meth:`outcome`."""
+        queue, entry = self._queue, self.entry
+        method = queue.node.methods.get(entry.method)
+        if (
+            method is None
+            or not method.prompt
+            or entry.bound is None
+            or entry.loaded
+            or entry.skip
+            or entry.tries
+            or queue.consumer.cancelling()
+        ):
+            return None
+        entry.tries = 1
+        attempt = self._made(method, bind(method, entry), method.attempts == 1)
+        verdict = queue.node.runner.begin(attempt, queue.consumer)
+        if type(verdict) is Done and not self._cancelled:
+            return "done", verdict.body
+        self._begun = attempt
+        self._first = verdict
+        return None
+
     async def outcome(self) -> Settled:
         """Runs the request. Raises :class:`Parked` where it stays pending."""
         queue, entry = self._queue, self.entry
+        if self._begun is not None:
+            return await self._attempts(self._begun.method)
         if entry.skip:
             return _told("skip")
         while (method := queue.node.methods.get(entry.method)) is None:
@@ -141,9 +173,12 @@ class Execution:
                 word = await self._wait(method, code)
                 if word != "again":
                     return _told(word)
-            entry.tries += 1
-            last = entry.tries >= method.attempts
-            settled = await self._guarded(method, last)
+            if self._begun is not None:
+                settled = await self._rest(self._begun)
+            else:
+                entry.tries += 1
+                last = entry.tries >= method.attempts
+                settled = await self._guarded(method, last)
             if isinstance(settled, Again):
                 delay = settled.after
                 if delay is None:
@@ -168,7 +203,7 @@ class Execution:
         entry.due = 0.0
         return word
 
-    async def _guarded(self, method: Method, last: bool) -> Done | Failed | Again | Cancelled:
+    async def _guarded(self, method: Method, last: bool) -> Verdict:
         """One attempt, and what comes before it: its turn among suspects, its start mark.
 
         Marked only when it is its turn: who merely waits was not interrupted.
@@ -204,32 +239,47 @@ class Execution:
         finally:
             self._turn = None
 
-    async def _once(self, method: Method, last: bool) -> Done | Failed | Again | Cancelled:
-        queue, entry = self._queue, self.entry
+    async def _once(self, method: Method, last: bool) -> Verdict:
+        queue = self._queue
         try:
-            bound = bind(method, entry)
+            bound = bind(method, self.entry)
         except InvalidParams as exc:
             return Failed("handler_failed", f"the method no longer takes these params: {exc}", None)
-        attempt = self._attempt = queue.node.runner.attempt(
-            method,
-            bound,
-            user=User(queue.user.name, queue.user.admin),
-            session=queue.session.id,
-            id=entry.id,
-            seq=entry.seq,
-            attempt=self.number,
-            timeout=entry.timeout,
-            traceparent=entry.traceparent,
-            last=last,
-            on_progress=self._progress,
-        )
+        attempt = self._made(method, bound, last)
         self._started = queue.node.now()
+        return await self._ended(queue.node.runner.run(attempt, queue.consumer))
+
+    async def _rest(self, begun: Attempt) -> Verdict:
+        """The verdict on the attempt that :meth:`at_once` began."""
+        verdict, self._begun, self._first = self._first, None, None
+        if verdict is not None:
+            self._attempt = None
+            return Cancelled() if self._cancelled else verdict
+        queue = self._queue
+        return await self._ended(queue.node.runner.rest(begun, queue.consumer))
+
+    async def _ended(self, running: Awaitable[Verdict]) -> Verdict:
         try:
-            verdict = await queue.node.runner.run(attempt)
+            verdict = await running
         finally:
             self._attempt = None
         # A cancel that was asked for wins, whatever the handler still returned.
         return Cancelled() if self._cancelled else verdict
+
+    def _made(self, method: Method, bound: Bound, last: bool) -> Attempt:
+        queue, entry = self._queue, self.entry
+        request = Request(
+            queue.sender,
+            queue.session.id,
+            entry.id,
+            entry.seq,
+            self.number,
+            traceparent=entry.traceparent,
+        )
+        self._attempt = queue.node.runner.attempt(
+            method, bound, request, entry.timeout, last, self._progress
+        )
+        return self._attempt
 
     def _progress(self, n: int, body: bytes) -> None:
         link = self._queue.link

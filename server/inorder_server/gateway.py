@@ -136,16 +136,15 @@ class Connection(Guest):
             self.outbox.arrays = True
         self._first = False
         try:
-            parts = codec.split(frame, self._node.config.limits.batch)
+            messages = codec.decode_frame(frame, self._node.config.limits.batch)
         except codec.Malformed as exc:
             self._malformed(exc)
             return
-        for part in parts:
-            await self.outbox.room()
-            try:
-                message = codec.decode_client(part)
-            except codec.Malformed as exc:
-                self._malformed(exc)
+        for message in messages:
+            if self.outbox.full:
+                await self.outbox.room()
+            if isinstance(message, codec.Malformed):
+                self._malformed(message)
             else:
                 await self._message(message)
 

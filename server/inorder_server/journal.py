@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from loguru import logger
 
 from .metrics import Metrics
-from .stores.port import Insert, Settle, Store, StoreUnavailable, Write
+from .stores.port import Store, StoreUnavailable, Write
 
 Committed = Callable[[bool], object]
 """Called once a write is durable (True), or matched nothing because its session is fenced."""
@@ -51,8 +51,10 @@ class Journal:
         self._store = store
         self._metrics = metrics
         self._delays = delays
+        self.turn = 0
+        """Rises when what waits is taken for a commit."""
         self._waiting: list[Write] = []
-        self._callbacks: list[Committed] = []
+        self._callbacks: list[tuple[str, Committed]] = []
         self._bytes = 0
         self._task: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] | None = None
@@ -68,12 +70,22 @@ class Journal:
         """Begins to commit. Must be called on the loop."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name="journal")
 
-    def append(self, write: Write, committed: Committed) -> None:
-        """Hands a write over; ``committed`` is called on the loop, in order of appending."""
+    def append(self, write: Write, committed: Committed, size: int = 0) -> None:
+        """Hands a write over; ``committed`` is called on the loop, in order of appending.
+
+        ``size`` is the bytes of its body.
+        """
         self._waiting.append(write)
-        self._callbacks.append(committed)
-        self._bytes += _WRITE_BYTES + _size(write)
-        self._rouse()
+        self._callbacks.append((write.session, committed))
+        self._bytes += _WRITE_BYTES + size
+        if self._wake is not None:
+            self._rouse()
+
+    def join(self, write: Write, size: int = 0) -> None:
+        """Hands over a write whose answer is that of an earlier one: of the same session, and
+        appended in this :attr:`turn`."""
+        self._waiting.append(write)
+        self._bytes += _WRITE_BYTES + size
 
     def _rouse(self) -> None:
         if self._wake is not None and not self._wake.done():
@@ -109,15 +121,18 @@ class Journal:
                     return
                 self._wake = loop.create_future()
                 await self._wake
-                # Let the rest of this turn of the loop join: one frame's requests arrive
-                # together, and one commit is as dear for many as for one.
-                await asyncio.sleep(0)
+            # Let the rest of this turn of the loop join: the requests of one frame, and what
+            # those begin who were told of the commit before. One commit is as dear for many
+            # as for one.
+            await asyncio.sleep(0)
+            if not self._waiting:
                 continue
+            self.turn += 1
             writes, callbacks = self._waiting, self._callbacks
             self._waiting, self._callbacks = [], []
             size, self._bytes = self._bytes, 0
             fenced = await self._commit(writes, size)
-            self._report(writes, callbacks, fenced)
+            self._report(callbacks, fenced)
 
     async def _commit(self, writes: list[Write], size: int) -> set[str]:
         delays: Iterator[float] | None = None
@@ -144,10 +159,10 @@ class Journal:
                 self._metrics.committed(len(writes))
                 return fenced
 
-    def _report(self, writes: list[Write], callbacks: list[Committed], fenced: set[str]) -> None:
-        for write, committed in zip(writes, callbacks, strict=True):
+    def _report(self, callbacks: list[tuple[str, Committed]], fenced: set[str]) -> None:
+        for session, committed in callbacks:
             try:
-                committed(write.session not in fenced)
+                committed(session not in fenced)
             except Exception:
                 # One session's trouble must not keep the others from their answers.
                 logger.opt(exception=True).error("a committed write could not be reported")
@@ -157,11 +172,3 @@ class Journal:
         for done in waiting:
             if not done.done():
                 done.set_result(None)
-
-
-def _size(write: Write) -> int:
-    if isinstance(write, Insert):
-        return len(write.row.params or b"")
-    if isinstance(write, Settle):
-        return len(write.body)
-    return 0

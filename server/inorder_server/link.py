@@ -6,6 +6,7 @@ socket.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from inorder.codes import CloseCode
@@ -18,14 +19,14 @@ from .stores.port import Outcome
 class Link(Protocol):
     """The attached connection, as its queue sees it. Only ``caught_up`` waits."""
 
-    def accepted(self, entry: Entry, ahead: int) -> None:
-        """The request is durable, ``ahead`` are before it."""
+    def accepted(self, entries: Sequence[Entry], ahead: int) -> None:
+        """These requests, which follow each other, are durable; ``ahead`` are before the first."""
 
     def progress(self, entry: Entry, attempt: int, n: int, body: bytes) -> None:
         """A handler said how far it is. May be dropped."""
 
-    def outcome(self, outcome: Outcome) -> None:
-        """An outcome became durable."""
+    def settled(self, outcomes: Sequence[Outcome]) -> None:
+        """These outcomes, which follow each other, became durable."""
 
     def repeat(self, seq: int) -> None:
         """The outcome ``seq`` is asked for again."""

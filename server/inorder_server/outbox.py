@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 from loguru import logger
@@ -149,14 +149,15 @@ class Outbox:
         if self._read is not None and not self.full:
             self.put(message)
 
-    def outcome(self, outcome: Outcome) -> None:
-        """A new outcome. Left to the journal where the peer is behind."""
+    def outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        """New outcomes, in order. Left to the journal where the peer is behind."""
         if self._closing is not None:
             return
-        if self._read is None or self.full or outcome.seq != self._sent + 1:
-            self._notify()
-            return
-        self._put_outcome(outcome)
+        self._notify()
+        for outcome in outcomes:
+            if self._read is None or self.full or outcome.seq != self._sent + 1:
+                return
+            self._put_outcome(outcome)
 
     def _put_outcome(self, outcome: Outcome) -> None:
         message = outcome_message(outcome)

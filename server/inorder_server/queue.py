@@ -3,7 +3,8 @@
 Source: design.md sections 2, 3 and 5. Frames come in through :meth:`Queue.request` and its
 siblings; what they ask for goes to the journal, and only the journal's answer changes what is
 counted, told or run. The consumer is exactly one named task: it takes the head, runs it, hands
-its outcome to the journal, and goes on when that is durable.
+its outcome to the journal, and goes on when that is durable (where both it and the next one are
+``idempotent`` at once).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from . import admission
 from .admission import Repeat
 from .auth import Identity
 from .execution import Execution, Parked
+from .handlers.api import User
 from .journal import Committed
 from .link import Link
 from .modes import NEXT_MODES, Mode, Word
@@ -39,6 +41,9 @@ from .stores.port import (
     Settle,
     Write,
 )
+
+# So many outcomes of a session may be on their way to the journal: what a crash makes run again.
+_MOST_AHEAD = 256
 
 
 class Block(NamedTuple):
@@ -62,7 +67,7 @@ class Queue:
     def __init__(self, node: Node, session: Session, user: Identity) -> None:
         self.node = node
         self.session = session
-        self.user = user
+        self.serve(user)
         self.link: Link | None = None
         self.mode = Mode.FINISH
         self.closing = False
@@ -73,12 +78,24 @@ class Queue:
         self.running: Execution | None = None
         self.consumer: asyncio.Task[None]
         self.teardown: asyncio.Task[None] | None = None
+        self._runs_free = False
+        # What was handed to the journal in its present turn, and is answered together.
+        self._inserts: list[Entry] = []
+        self._inserts_turn = -1
+        self._settles: list[tuple[Entry, Outcome]] = []
+        self._settles_turn = -1
         self._outstanding = 0
         self._wake: asyncio.Future[None] | None = None
         self._quiet: asyncio.Future[None] | None = None
         self._word: Word | None = None
 
     # ---- lifecycle
+
+    def serve(self, user: Identity) -> None:
+        """The session is this user's, who may have become an administrator, or no longer be."""
+        self.user = user
+        self.sender = User(user.name, user.admin)
+        """The user as handlers see it."""
 
     def start(self) -> None:
         """Makes the one consumer task."""
@@ -154,6 +171,7 @@ class Queue:
             return
         # In append order the mark comes after the row and before the outcome, whatever state
         # the request is in.
+        self._settles_turn = -1
         entry.cancel_asked = True
         write = MarkCancel(self.session.id, self.session.epoch, entry.seq)
         self._append(write, partial(self._cancel_marked, entry))
@@ -200,7 +218,7 @@ class Queue:
     def operate(self, word: Word, id: str | None = None) -> bool:
         """An operator's word on the head that blocks the queue; ``id`` says which is meant.
         False where that is another one, where it runs, or where the node is going down."""
-        head = self.session.head()
+        head = self.session.next()
         if head is None or id not in (None, head.id) or self.mode is Mode.STOP:
             return False
         if self.running is not None and self.block is None:
@@ -215,9 +233,9 @@ class Queue:
 
     # ---- what goes to the journal, and its answers
 
-    def _append(self, write: Write, answered: Committed | None = None) -> None:
+    def _append(self, write: Write, answered: Committed | None = None, size: int = 0) -> None:
         self._outstanding += 1
-        self.node.journal.append(write, answered or self._answered)
+        self.node.journal.append(write, answered or self._answered, size)
 
     def _answered(self, ok: bool) -> bool:
         """Every answer passes here. False where the session is fenced."""
@@ -263,17 +281,29 @@ class Queue:
             entry.timeout,
             entry.traceparent,
         )
-        self._append(Insert(session.id, session.epoch, row), partial(self._inserted, entry))
+        write = Insert(session.id, session.epoch, row)
+        size = len(entry.params) if entry.params else 0
+        journal = self.node.journal
+        if self._inserts_turn == journal.turn:
+            self._inserts.append(entry)
+            journal.join(write, size)
+        else:
+            self._inserts_turn = journal.turn
+            self._inserts = [entry]
+            self._append(write, partial(self._inserted, self._inserts), size)
 
-    def _inserted(self, entry: Entry, ok: bool) -> None:
+    def _inserted(self, entries: list[Entry], ok: bool) -> None:
         if not self._answered(ok):
             return
-        ahead = self.session.confirm(entry)
-        self.node.metrics.accepted += 1
-        if not ahead or self.mode is not Mode.RUN:
+        session = self.session
+        ahead = session.accepted - session.settled
+        for entry in entries:
+            session.confirm(entry)
+        self.node.metrics.accepted += len(entries)
+        if ahead == session.settling or self.mode is not Mode.RUN:
             self.notify()
         if self.link is not None:
-            self.link.accepted(entry, ahead)
+            self.link.accepted(entries, ahead)
 
     def _cancel_marked(self, entry: Entry, ok: bool) -> None:
         if self._answered(ok) and self.link is not None:
@@ -285,7 +315,7 @@ class Queue:
         if entry.stage is Stage.SETTLED:
             self.link.repeat(entry.seq)
         else:
-            self.link.accepted(entry, entry.seq - self.session.settled - 1)
+            self.link.accepted([entry], entry.seq - self.session.settled - 1)
 
     def _refuse(self, of: str, refused: Refused, id: str | None) -> None:
         self.node.metrics.refused[refused.code] += 1
@@ -296,13 +326,15 @@ class Queue:
 
     async def _consume(self) -> None:
         while True:
-            entry = self.session.head()
+            entry = self.session.next()
             if entry is None or self.mode in (Mode.HOLD, Mode.STOP):
                 if self._over():
                     return
                 await self.woken()
+            elif self.session.settling and not self._may_run_ahead(entry):
+                await self.woken()
             elif entry.cancel_asked or self.mode is Mode.CANCEL:
-                await self._settle_cancelled()
+                self._settle_cancelled()
             else:
                 try:
                     await self._run(entry)
@@ -318,7 +350,13 @@ class Queue:
             return False
         if self.mode in (Mode.FINISH, Mode.CANCEL):
             return not self.session.unsettled
-        return not self.session.in_flight
+        return not self.session.in_flight and not self.session.settling
+
+    def _may_run_ahead(self, entry: Entry) -> bool:
+        """Whether it may start while outcomes before it are not durable yet: only the head of
+        a queue can have run before a crash, but for a run of requests that do no harm when
+        they run again."""
+        return entry.free and self._runs_free and self.session.settling < _MOST_AHEAD
 
     async def _stays_parked(self) -> bool:
         """Waits for what is on its way to the journal. False where somebody came back, or an
@@ -327,7 +365,7 @@ class Queue:
             if self._word is not None and self.mode is not Mode.STOP:
                 self.turn(Mode.FINISH)
                 return False
-            if not self.session.in_flight:
+            if not self.session.in_flight and not self.session.settling:
                 return True
             await self.woken()
         return False
@@ -352,49 +390,51 @@ class Queue:
         started = self.node.now()
         if entry.since:
             self.node.metrics.waited.observe(started - entry.since)
-        execution = self.running = Execution(self, entry)
+        execution = self.running = Execution(self, entry, started)
         try:
-            ending, body = await execution.outcome()
+            ending, body = execution.at_once() or await execution.outcome()
         finally:
             self.running = None
         self.node.metrics.ran.observe(self.node.now() - started)
-        await self._handed_over(entry, ending, body)
+        self._hand_over(entry, ending, body)
 
-    async def _settle_cancelled(self) -> None:
+    def _settle_cancelled(self) -> None:
         """Settles the run of cancelled requests at the head in one commit: none of them runs,
         so the rule that only the head may have run still holds."""
         body = cancelled_body()
-        last: asyncio.Future[None] | None = None
-        for entry in self.session.unsettled:
-            if entry.stage is not Stage.WAITING:
-                break
+        while (entry := self.session.next()) is not None and entry.stage is Stage.WAITING:
             if not entry.cancel_asked and self.mode is not Mode.CANCEL:
                 break
-            last = self._handed_over(entry, "cancelled", body)
-        if last is not None:
-            await last
+            self._hand_over(entry, "cancelled", body)
+        self._runs_free = False
 
-    def _handed_over(self, entry: Entry, ending: Ending, body: bytes) -> asyncio.Future[None]:
-        """Hands an outcome to the journal; the future is done once it is durable and told."""
-        entry.move(Stage.SETTLING)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        write = Settle(
-            self.session.id, self.session.epoch, entry.seq, ending, body, self.node.wall_ms()
-        )
-        self._append(write, partial(self._settled, entry, ending, body, done))
-        return done
+    def _hand_over(self, entry: Entry, ending: Ending, body: bytes) -> None:
+        """Hands an outcome to the journal."""
+        session = self.session
+        session.hand_over(entry)
+        self._runs_free = entry.free
+        write = Settle(session.id, session.epoch, entry.seq, ending, body, self.node.wall_ms())
+        settle = entry, Outcome(entry.seq, entry.id, ending, body)
+        journal = self.node.journal
+        if self._settles_turn == journal.turn:
+            self._settles.append(settle)
+            journal.join(write, len(body))
+        else:
+            self._settles_turn = journal.turn
+            self._settles = [settle]
+            self._append(write, partial(self._settled, self._settles), len(body))
 
-    def _settled(
-        self, entry: Entry, ending: Ending, body: bytes, done: asyncio.Future[None], ok: bool
-    ) -> None:
-        told = self._answered(ok)
-        if told:
-            self.session.settle(entry, ending)
-            self.node.metrics.settled[ending] += 1
-        if not done.done():
-            done.set_result(None)
-        if told and self.link is not None:
-            self.link.outcome(Outcome(entry.seq, entry.id, ending, body))
+    def _settled(self, settles: list[tuple[Entry, Outcome]], ok: bool) -> None:
+        if not self._answered(ok):
+            return
+        session, settled = self.session, self.node.metrics.settled
+        for entry, outcome in settles:
+            session.settle(entry, outcome.ending)
+            settled[outcome.ending] += 1
+        if not session.settling:
+            self.notify()
+        if self.link is not None:
+            self.link.settled([outcome for _, outcome in settles])
 
     async def mark(self, entry: Entry, attempt: int) -> None:
         """Writes a start mark and waits until it is durable."""

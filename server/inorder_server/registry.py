@@ -112,7 +112,7 @@ class Registry:
             except Refusal:
                 self._give_back(queue)
                 raise
-            queue.user = user
+            queue.serve(user)
             if queue.link is not None:
                 queue.link.shut(CloseCode.REPLACED, "replaced")
             self._enter(queue, link)

@@ -49,6 +49,7 @@ class Entry:
     ``loaded``: it came from the store; ``suspect``: it may have been running when the last
     owner died. ``numbered``: it carried its seq, so a later ``accepted`` covers it.
     ``since`` is when it was taken, by the monotonic clock; 0 where it was loaded.
+    ``free``: it may start, and run again, while outcomes before it are not durable yet.
     """
 
     __slots__ = (
@@ -58,6 +59,7 @@ class Entry:
         "digest",
         "due",
         "ending",
+        "free",
         "id",
         "loaded",
         "method",
@@ -94,6 +96,7 @@ class Entry:
         self.since = since
         self.stage = Stage.COMMITTING
         self.numbered = False
+        self.free = False
         self.attempt = 0
         self.tries = 0
         self.due = 0.0
@@ -167,6 +170,8 @@ class Session:
         self.acked = 0
         self.tally: dict[Ending, int] = {"done": 0, "failed": 0, "cancelled": 0}
         self.unsettled: deque[Entry] = deque()
+        self.settling = 0
+        """How many at the front of ``unsettled`` have an outcome on its way to the journal."""
         self._retained: deque[Entry] = deque()
         self._by_id: dict[str, Entry] = {}
         self._gap = False
@@ -234,12 +239,14 @@ class Session:
         now: float,
         *,
         numbered: bool = False,
+        free: bool = False,
     ) -> Entry:
         """Gives the request the next number. It is accepted once :meth:`confirm` is told."""
         seq = self.last = self.last + 1
         self._gap = False
         entry = Entry(seq, id or f"#{seq}", digest, method, params, timeout, traceparent, now)
         entry.numbered = numbered
+        entry.free = free
         self._by_id[entry.id] = entry
         self._retained.append(entry)
         self.unsettled.append(entry)
@@ -259,10 +266,25 @@ class Session:
             return self.unsettled[0]
         return None
 
+    def next(self) -> Entry | None:
+        """The lowest request that has no outcome yet, once it is accepted."""
+        if len(self.unsettled) > self.settling:
+            entry = self.unsettled[self.settling]
+            if entry.stage is not Stage.COMMITTING:
+                return entry
+        return None
+
     @property
     def in_flight(self) -> int:
         """How many requests have a number but are not durable yet."""
         return self.last - self.accepted
+
+    def hand_over(self, entry: Entry) -> None:
+        """The outcome of the :meth:`next` request goes to the journal."""
+        if self.unsettled[self.settling] is not entry:
+            raise ValueError(f"request {entry.seq} has an outcome out of its turn")
+        entry.move(Stage.SETTLING)
+        self.settling += 1
 
     def settle(self, entry: Entry, ending: Ending) -> None:
         """The outcome of the lowest unsettled request is durable."""
@@ -272,6 +294,7 @@ class Session:
         entry.ending = ending
         entry.params = entry.bound = None
         self.unsettled.popleft()
+        self.settling -= 1
         self.settled = entry.seq
         self.tally[ending] += 1
 

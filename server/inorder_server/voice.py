@@ -5,6 +5,7 @@ Source: SPEC.md, "Messages". Nothing here waits: everything goes to the outbox.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 
 from loguru import logger
@@ -52,17 +53,21 @@ class Voice:
 
     # ---- what the queue says (its Link)
 
-    def accepted(self, entry: Entry, ahead: int) -> None:
-        self.outbox.accepted(
-            Accepted(id=entry.id, seq=entry.seq, ahead=ahead), cumulative=entry.numbered
-        )
+    def accepted(self, entries: Sequence[Entry], ahead: int) -> None:
+        outbox, last = self.outbox, entries[-1]
+        one_for_all = outbox.arrays and last.numbered
+        for entry in entries:
+            if entry is last or not (one_for_all and entry.numbered):
+                message = Accepted(id=entry.id, seq=entry.seq, ahead=ahead)
+                outbox.accepted(message, cumulative=entry.numbered)
+            ahead += 1
 
     def progress(self, entry: Entry, attempt: int, n: int, body: bytes) -> None:
         message = Progress(id=entry.id, seq=entry.seq, attempt=attempt, n=n, progress=Raw(body))
         self.outbox.progress(codec.encode(message))
 
-    def outcome(self, outcome: Outcome) -> None:
-        self.outbox.outcome(outcome)
+    def settled(self, outcomes: Sequence[Outcome]) -> None:
+        self.outbox.outcomes(outcomes)
 
     def repeat(self, seq: int) -> None:
         self.outbox.repeat(seq)

@@ -244,9 +244,9 @@ async def test_too_much_that_waits_is_overload() -> None:
     bench.append("first")
     await settled()
     half = b"x" * (BACKLOG_BYTES // 2)
-    bench.journal.append(insert("s", 1, half), lambda ok: None)
+    bench.journal.append(insert("s", 1, half), lambda ok: None, len(half))
     assert not bench.journal.overloaded
-    bench.journal.append(Settle("s", 1, 1, "done", half, 0), lambda ok: None)
+    bench.journal.append(Settle("s", 1, 1, "done", half, 0), lambda ok: None, len(half))
     assert bench.journal.overloaded
     bench.store.release()
     await bench.journal.flushed()
@@ -261,7 +261,8 @@ async def test_a_batch_that_is_tried_again_counts_as_waiting() -> None:
     bench.append("first")
     await bench.journal.flushed()
     bench.store.away = {"*"}
-    bench.journal.append(insert("s", 1, b"x" * BACKLOG_BYTES), lambda ok: None)
+    much = b"x" * BACKLOG_BYTES
+    bench.journal.append(insert("s", 1, much), lambda ok: None, len(much))
     await asyncio.sleep(5)
     assert bench.journal.overloaded
     bench.store.away = set()

@@ -55,7 +55,7 @@ class Desk:
     def settle(self, seq: int, size: int = 0) -> None:
         """An outcome becomes durable and is told, as the queue does it."""
         self.keep(seq, size)
-        self.outbox.outcome(self.kept[seq])
+        self.outbox.outcomes([self.kept[seq]])
 
     def keep(self, seq: int, size: int = 0) -> None:
         self.kept[seq] = outcome(seq, size)

@@ -36,6 +36,8 @@ def _steps(times: dict[str, float]) -> list[Step]:
             ("onceagain", 3),
             ("block", 3),
             ("stubborn", 1),
+            ("free", 3),
+            ("swift", 3),
         ):
             weighted.append((weight, "send", (who, None, name, 0, None)))
             weighted.append((weight, "send", (who, None, name, 1, 0)))

@@ -49,9 +49,9 @@ async def speaking(*, opened: bool = True) -> AsyncIterator[tuple[Voice, FakeSoc
 @virtual
 async def test_every_word() -> None:
     async with speaking() as (voice, socket):
-        voice.accepted(entry(1, numbered=False), 0)
+        voice.accepted([entry(1, numbered=False)], 0)
         voice.progress(entry(1), 1, 3, b'{"step":"a"}')
-        voice.outcome(Outcome(1, "r1", "done", b"[1]"))
+        voice.settled([Outcome(1, "r1", "done", b"[1]")])
         voice.cancelling(entry(2))
         voice.refused("request", Refused("out_of_order", "m", 0, {"expected": 3}), "x")
         voice.draining(2.00049)
@@ -111,7 +111,7 @@ async def test_every_word() -> None:
 @virtual
 async def test_a_repeat_and_the_end_of_the_row() -> None:
     async with speaking() as (voice, socket):
-        voice.outcome(Outcome(1, "r1", "done", b"1"))
+        voice.settled([Outcome(1, "r1", "done", b"1")])
         voice.outbox._read = lambda *_: found()  # type: ignore[assignment]
 
         async def found() -> list[Outcome]:
@@ -126,9 +126,9 @@ async def test_a_repeat_and_the_end_of_the_row() -> None:
 @virtual
 async def test_before_the_welcome_the_queue_is_not_heard() -> None:
     async with speaking(opened=False) as (voice, socket):
-        voice.accepted(entry(1), 0)
+        voice.accepted([entry(1)], 0)
         voice.progress(entry(1), 1, 1, b"1")
-        voice.outcome(Outcome(1, "r1", "done", b"1"))
+        voice.settled([Outcome(1, "r1", "done", b"1")])
         voice.cancelling(entry(1))
         voice.draining(5)
         await settled()

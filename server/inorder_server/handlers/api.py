@@ -185,6 +185,7 @@ class Options:
     admin: bool = False
     on_interrupt: OnInterrupt = "retry"
     on_exhausted: OnExhausted = "fail"
+    idempotent: bool = False
 
 
 @overload
@@ -201,6 +202,7 @@ def handler(
     admin: bool = False,
     on_interrupt: OnInterrupt = "retry",
     on_exhausted: OnExhausted = "fail",
+    idempotent: bool = False,
 ) -> Callable[[Fn], Fn]: ...
 
 
@@ -213,6 +215,7 @@ def handler(
     admin: bool = False,
     on_interrupt: OnInterrupt = "retry",
     on_exhausted: OnExhausted = "fail",
+    idempotent: bool = False,
 ) -> Any:
     """Marks a function as a method that clients can call, and returns it unchanged.
 
@@ -225,6 +228,9 @@ def handler(
     - ``on_interrupt``: after a crash in its midst, ``"retry"`` runs it again, ``"fail"`` never
     - ``on_exhausted``: after the last attempt, ``"fail"`` answers ``handler_failed``,
       ``"block"`` stops the session's queue until an operator decides
+    - ``idempotent``: after a crash a run of such requests may be run again from its first one,
+      which does no harm; then the next need not wait until the outcome of the one before is
+      durable, which is several times faster
 
     Usable bare too (``@handler``). Raises :class:`HandlerError` for an option it can't take.
     """
@@ -232,7 +238,15 @@ def handler(
         return _mark_handler(name, Options())
     classes = retry_on if isinstance(retry_on, tuple) else (retry_on,)
     options = Options(
-        name, timeout, attempts, classes, concurrency, admin, on_interrupt, on_exhausted
+        name,
+        timeout,
+        attempts,
+        classes,
+        concurrency,
+        admin,
+        on_interrupt,
+        on_exhausted,
+        idempotent,
     )
     return lambda function: _mark_handler(function, options)
 
@@ -289,6 +303,10 @@ def _trouble_with(options: Options) -> str | None:
         return f"admin is True or False, not {o.admin!r}"
     if o.on_interrupt not in ("retry", "fail"):
         return f'on_interrupt is "retry" or "fail", not {o.on_interrupt!r}'
+    if not isinstance(o.idempotent, bool):
+        return f"idempotent is True or False, not {o.idempotent!r}"
+    if o.idempotent and o.on_interrupt == "fail":
+        return 'idempotent and on_interrupt="fail" exclude each other'
     if o.on_exhausted not in ("fail", "block"):
         return f'on_exhausted is "fail" or "block", not {o.on_exhausted!r}'
     return None

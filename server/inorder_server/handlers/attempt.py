@@ -61,9 +61,28 @@ class Stop(Enum):
 class Attempt:
     """One run of a handler. Used on the event loop only, :meth:`progress` apart.
 
-    ``started`` is when it began to run (monotonic seconds; until then when it was made),
-    ``timeout`` how long it may.
+    ``started`` is when it began to run (monotonic seconds), ``timeout`` how long it may.
     """
+
+    __slots__ = (
+        "_around",
+        "_loop",
+        "_n",
+        "_on_progress",
+        "_steps",
+        "_thread",
+        "_timer",
+        "_withdraw",
+        "bound",
+        "last",
+        "left",
+        "method",
+        "phase",
+        "request",
+        "started",
+        "stop",
+        "timeout",
+    )
 
     def __init__(
         self,
@@ -81,7 +100,9 @@ class Attempt:
         self.request = request
         self.timeout = timeout
         self.last = last
-        self.started = around.clock()
+        self.left: Any = None
+        """What it left behind, where it ended in its first step."""
+        self.started = 0.0
         self.phase = Phase.NEW
         self.stop = Stop.NO
         self._around = around
@@ -92,7 +113,6 @@ class Attempt:
         self._timer: Timer | None = None
         self._withdraw: Callable[[], object] | None = None
         self._steps: Steps | None = None
-        request.deadline = around.wall() + timeout
         request._emit = self.progress
 
     @property
@@ -133,7 +153,8 @@ class Attempt:
 
     def steps_in(self, task: asyncio.Task[Any]) -> Steps:
         """What an ``async def`` handler runs through, in this task."""
-        self._steps = Steps(task, self.watch)
+        if self._steps is None:
+            self._steps = Steps(task, self.watch)
         return self._steps
 
     # ---- asking it to stop
@@ -201,12 +222,27 @@ class Steps:
     outside: somebody wants to end the task, and must not be robbed of it.
     """
 
+    __slots__ = (
+        "_coroutine",
+        "_handlers",
+        "_inside",
+        "_ours",
+        "_suspends",
+        "_task",
+        "_waits_for",
+        "result",
+    )
+
     def __init__(self, task: asyncio.Task[Any], suspends: Callable[[], None]) -> None:
+        self.result: Any = None
+        """What the coroutine returned."""
         self._inside = False
         self._task = task
         self._suspends = suspends
         self._ours = 0
         self._handlers = 0
+        self._coroutine: Coroutine[Any, Any, Any]
+        self._waits_for: Any = None
 
     def interrupt(self) -> None:
         """The handler gets CancelledError where it waits."""
@@ -215,31 +251,41 @@ class Steps:
             self._ours += 1
         self._task.cancel()
 
+    def first(self, coroutine: Coroutine[Any, Any, Any]) -> bool:
+        """Begins the coroutine. True where it has ended with that, as most do."""
+        self._coroutine = coroutine
+        return self._step(coroutine.send, None)
+
     @types.coroutine
-    def through(self, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        """Awaits the coroutine; returns or raises what it does."""
-        step: Callable[[Any], Any] = coroutine.send
-        value: Any = None
-        while True:
-            before = self._task.cancelling()
-            self._inside = True
-            try:
-                waits_for = step(value)
-            except StopIteration as end:
-                return end.value
-            finally:
-                self._inside = False
-                grown = self._task.cancelling() - before
-                self._handlers = max(0, self._handlers + grown)
+    def rest(self) -> Generator[Any, Any, None]:
+        """Awaits the coroutine from its first suspension to its end."""
+        coroutine, ended = self._coroutine, False
+        while not ended:
             self._suspends()
             try:
-                value = yield waits_for
-                step = coroutine.send
+                value = yield self._waits_for
             except GeneratorExit:
                 coroutine.close()
                 raise
             except BaseException as exc:
-                value, step = exc, coroutine.throw
+                ended = self._step(coroutine.throw, exc)
+            else:
+                ended = self._step(coroutine.send, value)
+
+    def _step(self, step: Callable[[Any], Any], value: Any) -> bool:
+        before = self._task.cancelling()
+        self._inside = True
+        try:
+            self._waits_for = step(value)
+        except StopIteration as end:
+            self.result = end.value
+            return True
+        finally:
+            self._inside = False
+            after = self._task.cancelling()
+            if after != before:
+                self._handlers = max(0, self._handlers + after - before)
+        return False
 
     async def wanted_elsewhere(self) -> bool:
         """Whether somebody else cancelled the task meanwhile. Leaves the task as it was,

@@ -14,7 +14,7 @@ _TIMEOUT = 3660
 _STEPS = 10
 
 
-@handler
+@handler(idempotent=True)
 async def echo(request: Request, params: Params) -> Any:
     """Returns what it was sent."""
     return params

@@ -55,7 +55,10 @@ class Method:
         self.admin = options.admin
         self.on_interrupt = options.on_interrupt
         self.on_exhausted = options.on_exhausted
+        self.idempotent = options.idempotent
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
+        self.prompt = self.is_async and self.concurrency is None and self.on_interrupt == "retry"
+        """Whether a first attempt needs nothing before it: no thread, slot or mark."""
         self.lifespan = lifespan
         self._signature = Signature(function)
         self.schema = self._signature.schema

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .api import Request, User
+from .api import Request
 from .attempt import Attempt, OnProgress, Phase, Stop, Timer
 from .lifespans import Lifespans
 from .methods import Bound, Method, Methods
@@ -85,14 +85,8 @@ class Runner:
         self,
         method: Method,
         bound: Bound,
-        *,
-        user: User,
-        session: str,
-        id: str,
-        seq: int,
-        attempt: int,
+        request: Request,
         timeout: float | None,
-        traceparent: str | None,
         last: bool,
         on_progress: OnProgress,
     ) -> Attempt:
@@ -101,39 +95,56 @@ class Runner:
         ``timeout`` (seconds) is the client's wish, ``last`` says that no other attempt will
         follow, ``on_progress`` is called on the loop with n (from 1) and encoded JSON.
         """
-        request = Request(
-            user,
-            session,
-            id,
-            seq,
-            attempt,
-            traceparent=traceparent,
-            resources=self._lifespans.resources.get(method.lifespan) if method.lifespan else None,
-        )
+        if method.lifespan is not None:
+            request.resources = self._lifespans.resources.get(method.lifespan)
         seconds = method.timeout if timeout is None else min(method.timeout, timeout)
         return Attempt(self, self._loop, method, bound, request, seconds, last, on_progress)
 
-    async def run(self, attempt: Attempt) -> Verdict:
+    def begin(self, attempt: Attempt, task: asyncio.Task[Any]) -> Verdict | None:
+        """Begins an attempt of a :attr:`~.methods.Method.prompt` method, in the task of the
+        caller, which nobody has cancelled. The verdict where it ended with that, as most do,
+        or None: then :meth:`rest` awaits its end."""
+        attempt.begin()
+        left = self._first(attempt, task)
+        if left is None or task.cancelling():
+            attempt.left = left
+            return None
+        attempt.end()
+        return self._verdict(attempt, left)
+
+    async def rest(self, attempt: Attempt, task: asyncio.Task[Any]) -> Verdict:
+        """Awaits the end of what :meth:`begin` began. Raises as :meth:`run` does."""
+        try:
+            return self._verdict(attempt, await self._on(attempt, task))
+        finally:
+            attempt.end()
+
+    async def run(self, attempt: Attempt, task: asyncio.Task[Any] | None = None) -> Verdict:
         """Runs it to its end, in the task of the caller. Once only.
 
+        ``task`` is that task, where the caller knows it: asking costs more than all of this.
         Raises nothing but CancelledError, and that only where somebody else cancelled this
         task: nothing is known then of the handler's end.
         """
-        task = asyncio.current_task()
+        task = task or asyncio.current_task()
         assert task is not None
         if attempt.phase is not Phase.NEW:
             raise RuntimeError("an attempt runs once")
         try:
             if task.cancelling():
                 raise asyncio.CancelledError
+            if attempt.stop is Stop.CANCEL:
+                return Cancelled()
             slots = self._slots.get(attempt.method.name)
-            if attempt.stop is Stop.CANCEL or not await _turn(attempt, slots):
+            if slots is not None and not await _turn(attempt, slots):
                 return Cancelled()
             if not attempt.method.is_async:
                 left = await self._in_thread(attempt, slots)
             else:
                 try:
-                    left = await self._here(attempt, task)
+                    attempt.begin()
+                    attempt.left = self._first(attempt, task)
+                    left = await self._on(attempt, task)
                 finally:
                     _leave(slots)
             return self._verdict(attempt, left)
@@ -142,19 +153,29 @@ class Runner:
 
     # ---- async def
 
-    async def _here(self, attempt: Attempt, task: asyncio.Task[Any]) -> _Left:
+    def _first(self, attempt: Attempt, task: asyncio.Task[Any]) -> _Left | None:
+        """What the handler left behind in its first step; None where it goes on."""
         request = attempt.request
-        attempt.begin()
         steps = attempt.steps_in(task)
-        left: _Left
         try:
-            coroutine = attempt.method.function(request, **attempt.bound.arguments)
-            result = await steps.through(coroutine)
-            left = judge_result(request, result, self.outcome_bytes)
+            if steps.first(attempt.method.function(request, **attempt.bound.arguments)):
+                return judge_result(request, steps.result, self.outcome_bytes)
         except BaseException as exc:
-            left = exc
+            return exc
+        return None
+
+    async def _on(self, attempt: Attempt, task: asyncio.Task[Any]) -> _Left:
+        """From the end of its first step to its own."""
+        left: _Left | None = attempt.left
+        steps = attempt.steps_in(task)
+        if left is None:
+            try:
+                await steps.rest()
+                left = judge_result(attempt.request, steps.result, self.outcome_bytes)
+            except BaseException as exc:
+                left = exc
         attempt.unwatch()
-        if await steps.wanted_elsewhere():
+        if task.cancelling() and await steps.wanted_elsewhere():
             raise asyncio.CancelledError
         return left
 
@@ -211,6 +232,8 @@ class Runner:
     # ---- what came of it
 
     def _verdict(self, attempt: Attempt, left: _Left | None) -> Verdict:
+        if type(left) is Done and attempt.stop is Stop.NO:
+            return left
         request = attempt.request
         if attempt.stop is not Stop.NO and isinstance(left, Exception):
             request.log.opt(exception=left).warning("the handler failed when it was stopped")
@@ -223,10 +246,10 @@ class Runner:
         return left
 
 
-async def _turn(attempt: Attempt, slots: Slots | None) -> bool:
+async def _turn(attempt: Attempt, slots: Slots) -> bool:
     """Waits for a slot of the method; false where the attempt was cancelled meanwhile."""
-    turn = slots.enter() if slots else None
-    if slots is None or turn is None:
+    turn = slots.enter()
+    if turn is None:
         return True
 
     def withdraw() -> None:

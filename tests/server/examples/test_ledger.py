@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from blockbuster import blockbuster_ctx
 
-from inorder_server import RequestError, User
+from inorder_server import Request, RequestError, User
 from inorder_server.examples import ledger
 from inorder_server.examples.ledger import Books
 from inorder_server.handlers import HandlerError
@@ -78,15 +78,10 @@ class Client:
         return self.runner.attempt(
             method,
             method.bind(json.dumps(args).encode()),
-            user=User(user, admin),
-            session=f"s-{user}",
-            id=f"x{seq}",
-            seq=seq,
-            attempt=1,
-            timeout=None,
-            traceparent=None,
-            last=last,
-            on_progress=lambda n, body: None,
+            Request(User(user, admin), f"s-{user}", f"x{seq}", seq),
+            None,
+            last,
+            lambda n, body: None,
         )
 
     async def call(self, user: str, name: str, *args: Any, **options: Any) -> Any:
@@ -426,15 +421,10 @@ def test_a_crash_after_the_booking_books_once(path: Path, methods: Methods) -> N
         again = client.runner.attempt(
             method,
             method.bind(b'["eve", 10]'),
-            user=User("ada"),
-            session="s",
-            id="x6",
-            seq=6,
-            attempt=2,
-            timeout=None,
-            traceparent=None,
-            last=True,
-            on_progress=lambda n, body: None,
+            Request(User("ada"), "s", "x6", 6, 2),
+            None,
+            True,
+            lambda n, body: None,
         )
         verdict = await client.runner.run(again)
         assert isinstance(verdict, Done)

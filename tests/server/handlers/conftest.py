@@ -11,7 +11,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 from loguru import logger
 
-from inorder_server.handlers import User, handler
+from inorder_server.handlers import Request, User, handler
 from inorder_server.handlers.api import options_of
 from inorder_server.handlers.methods import Method, Methods
 from inorder_server.handlers.runner import Attempt, Runner, Verdict
@@ -121,15 +121,10 @@ class Bench:
         return self.runner.attempt(
             found,
             found.bind(params),
-            user=User(user),
-            session="s",
-            id=f"id{seq}",
-            seq=seq,
-            attempt=attempt,
-            timeout=timeout,
-            traceparent=None,
-            last=last,
-            on_progress=on_progress or (lambda n, body: self.progress.append((n, body))),
+            Request(User(user), "s", f"id{seq}", seq, attempt),
+            timeout,
+            last,
+            on_progress or (lambda n, body: self.progress.append((n, body))),
         )
 
     async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Verdict:

@@ -61,6 +61,8 @@ def test_what_is_not_marked_has_no_options() -> None:
         ({"admin": "yes"}, "admin"),
         ({"on_interrupt": "block"}, "on_interrupt"),
         ({"on_exhausted": "retry"}, "on_exhausted"),
+        ({"idempotent": 1}, "idempotent"),
+        ({"idempotent": True, "on_interrupt": "fail"}, "idempotent"),
     ],
 )
 def test_options_that_make_no_sense(options: dict[str, Any], word: str) -> None:

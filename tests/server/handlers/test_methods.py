@@ -70,6 +70,7 @@ def test_what_is_marked_is_collected(write: Write, tmp_path: Path) -> None:
     assert not add.is_async
     assert (add.timeout, add.attempts, add.retry_on, add.concurrency) == (60, 1, (Exception,), None)
     assert (add.admin, add.on_interrupt, add.on_exhausted) == (False, "retry", "fail")
+    assert not add.idempotent
     assert secret.doc == ""
     assert secret.is_async
     assert (secret.timeout, secret.attempts, secret.concurrency) == (3, 2, 4)

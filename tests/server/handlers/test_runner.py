@@ -924,15 +924,10 @@ def test_progress_when_the_loop_is_gone(method: Callable[..., Method]) -> None:
         attempt = runner.attempt(
             made,
             made.bind(None),
-            user=User("ada"),
-            session="s",
-            id="x",
-            seq=1,
-            attempt=1,
-            timeout=None,
-            traceparent="00-trace",
-            last=True,
-            on_progress=lambda n, body: None,
+            Request(User("ada"), "s", "x", traceparent="00-trace"),
+            None,
+            True,
+            lambda n, body: None,
         )
         assert attempt.request.traceparent == "00-trace"
         await runner.run(attempt)
@@ -968,15 +963,10 @@ async def test_resources_and_a_real_timeout() -> None:
         return runner.attempt(
             made,
             made.bind(params),
-            user=User("ada"),
-            session="s",
-            id="x",
-            seq=1,
-            attempt=1,
-            timeout=None,
-            traceparent=None,
-            last=True,
-            on_progress=lambda n, body: None,
+            Request(User("ada"), "s", "x"),
+            None,
+            True,
+            lambda n, body: None,
         )
 
     assert await runner.run(attempt(b"false")) == Done(b'"database"')
