@@ -10,7 +10,10 @@ INORDER, BARE = "inorder", "bare echo"
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """``rate``: a part of the throughput that the same load reaches without one."""
+    """``rate``: a part of the throughput that the same load reaches without one. ``longer``: so
+    many times the usual seconds. ``whole``: the
+    throughput is that from the first request to the last outcome, for outcomes of many thousand
+    requests in flight come in bursts of seconds."""
 
     connections: int
     in_flight: int
@@ -18,7 +21,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     size: str = "100 B"
     idle: int = 0
     rate: float | None = None
-    seconds: float | None = None
+    longer: float = 1
+    whole: bool = False
 
     @property
     def params(self) -> str:
@@ -59,7 +63,13 @@ def _size(size: str) -> Case:
 def _growth(in_flight: int) -> Case:
     def load(connections: int) -> tuple[str, Load]:
         single = in_flight == 1
-        return INORDER, Load(connections=connections, in_flight=in_flight, single_frames=single)
+        return INORDER, Load(
+            connections=connections,
+            in_flight=in_flight,
+            single_frames=single,
+            longer=2,
+            whole=True,
+        )
 
     bars = {f"{count:,} connections": load(count) for count in (5000, 500, 50)}
     return Case(name=f"connections × {in_flight}", bars=bars, over="50 connections")
@@ -77,7 +87,7 @@ BY_SIZE = [_size(size) for size in SIZES]
 GROWTH = [_growth(1), _growth(16), _idle()]
 OPEN_LOOP = Case(
     name="1,000 × 1, open loop",
-    bars={"inorder": (INORDER, Load(connections=1000, in_flight=1, rate=0.5, seconds=60))},
+    bars={"inorder": (INORDER, Load(connections=1000, in_flight=1, rate=0.5, longer=15))},
 )
 CASES = [*BESIDE, *BY_SIZE, *GROWTH, OPEN_LOOP]
 
@@ -88,5 +98,5 @@ def shortened(load: Load) -> Load:
         load,
         connections=max(1, load.connections // 25),
         idle=load.idle // 100,
-        seconds=None,
+        longer=1,
     )

@@ -16,8 +16,6 @@ from subjects import Subject
 from inorder_server.bench.crew import Crew
 from inorder_server.bench.plan import BenchError, Plan
 
-_PROBE_SECONDS = 3.0
-
 
 class Run(msgspec.Struct, kw_only=True):
     """One run. ``cpu_us``: microseconds of a processor that the server took a request;
@@ -97,7 +95,7 @@ async def measure(subject: Subject, load: Load, form: Form) -> Run:
         return await _measure_by(subject, load, form)
     rate = None
     if load.rate is not None:
-        probe = msgspec.structs.replace(load, rate=None, seconds=min(_PROBE_SECONDS, form.seconds))
+        probe = msgspec.structs.replace(load, rate=None, longer=1, whole=True)
         rate = max(1.0, load.rate * (await measure(subject, probe, form)).per_second)
     plan = Plan(
         url=subject.url,
@@ -111,7 +109,7 @@ async def measure(subject: Subject, load: Load, form: Form) -> Run:
         idle=load.idle,
         rate=rate,
         warmup=form.warmup,
-        duration=load.seconds or form.seconds,
+        duration=load.longer * form.seconds,
     )
     split = processors()
     async with Crew(plan, form.processes, cpus=split and split[1]) as crew:
@@ -123,7 +121,7 @@ async def measure(subject: Subject, load: Load, form: Form) -> Run:
     names = {"p50": 50, "p90": 90, "p99": 99, "p99.9": 99.9}
     took = None if before is None or after is None else after - before
     return Run(
-        per_second=report.per_second,
+        per_second=report.whole_per_second if load.whole else report.per_second,
         latency={
             **{name: latency.percentile(percent) / 1000 for name, percent in names.items()},
             "max": latency.largest / 1000,
@@ -147,7 +145,7 @@ async def _measure_by(subject: Subject, load: Load, form: Form) -> Run:
         "inFlight": load.in_flight,
         "params": load.params,
         "warmup": form.warmup,
-        "seconds": load.seconds or form.seconds,
+        "seconds": load.longer * form.seconds,
     }
     before = cpu_of(subject)
     process = await asyncio.create_subprocess_exec(

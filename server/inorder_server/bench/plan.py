@@ -63,6 +63,8 @@ class Report(msgspec.Struct, kw_only=True):
     requests that were due within it, in microseconds, whenever their outcomes came; see
     :meth:`Histogram.dump`. ``outcomes``: in the whole run, with warm-up and what came after
     the end. ``errors``: those that failed by code, refusals as ``refused CODE``.
+    ``elapsed``: seconds from the first request of the run to its last outcome; ``outcomes``
+    over it is a throughput that bursts longer than ``seconds`` don't distort.
     ``wrong``: kinds of what must not be, and how often. ``receipts``: sessions that ended with
     a receipt that agrees with what came. ``cpu``: seconds of a processor that the generator
     took within ``seconds``; ``processes``: in so many processes.
@@ -73,6 +75,7 @@ class Report(msgspec.Struct, kw_only=True):
     sessions: int = 0
     receipts: int = 0
     seconds: float = 0.0
+    elapsed: float = 0.0
     cpu: float = 0.0
     busiest: float = 0.0
     processes: int = 1
@@ -85,6 +88,11 @@ class Report(msgspec.Struct, kw_only=True):
     def per_second(self) -> float:
         """Outcomes a second in the measured time."""
         return self.answered / self.seconds if self.seconds else 0.0
+
+    @property
+    def whole_per_second(self) -> float:
+        """Outcomes a second over the whole run."""
+        return self.outcomes / self.elapsed if self.elapsed else 0.0
 
     @property
     def holds(self) -> bool:
@@ -110,6 +118,7 @@ def merged(reports: Iterable[Report]) -> Report:
         whole.cpu += report.cpu
         whole.processes += report.processes
         whole.seconds = max(whole.seconds, report.seconds)
+        whole.elapsed = max(whole.elapsed, report.elapsed)
         whole.busiest = max(whole.busiest, report.busiest)
         whole.samples = [*whole.samples, *report.samples][:SAMPLES]
         latency.merge(report.histogram)

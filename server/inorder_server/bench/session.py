@@ -45,13 +45,16 @@ _many = msgspec.json.Decoder(list[_Message])
 class Tally:
     """What all sessions of a process count together.
 
-    Counted are the outcomes that come from ``begin`` to before ``end``, and the latencies of
-    requests that were due in that time.
+    The run has a ``start``; what is measured are the outcomes that come from ``begin`` to before
+    ``end``, and the latencies of requests that were due in that time. ``last``: when the last
+    outcome of all came.
     """
 
     def __init__(self) -> None:
+        self.start = 0
         self.begin = 0
         self.end = 0
+        self.last = 0
         self.answered = 0
         self.outcomes = 0
         self.sessions = 0
@@ -75,6 +78,7 @@ class Tally:
             sessions=self.sessions,
             receipts=self.receipts,
             seconds=seconds,
+            elapsed=max(0, self.last - self.start) / 1e9,
             cpu=cpu,
             busiest=cpu / seconds if seconds else 0.0,
             latency=self.latency.dump(),
@@ -227,7 +231,9 @@ class Session:
             if begin <= due < end:
                 latency.record((now - due) // 1000)
         came = self.settled - before
-        tally.outcomes += came
+        if came:
+            tally.outcomes += came
+            tally.last = now
         if begin <= now < end:
             tally.answered += came
         if came and self._window < self._in_flight:

@@ -77,7 +77,7 @@ class Worker:
     async def run(self) -> None:
         """Warms up, measures, and waits for the outcomes that are due."""
         plan, tally = self._plan, self._tally
-        start = now()
+        tally.start = start = now()
         tally.begin = start + int(plan.warmup * _SECOND)
         tally.end = tally.begin + int(plan.duration * _SECOND)
         self._issuing = True

@@ -45,12 +45,12 @@ def report(**more: object) -> Report:
 
 
 def test_reports_of_processes_amount_to_one() -> None:
-    one = report(errors={"a": 1}, cpu=1.0, busiest=0.5)
+    one = report(errors={"a": 1}, cpu=1.0, busiest=0.5, elapsed=3.0)
     two = report(errors={"a": 1, "b": 2}, cpu=0.5, busiest=0.25)
     whole = merged([one, two])
     assert (whole.answered, whole.outcomes, whole.processes) == (20, 24, 2)
     assert (whole.errors, whole.cpu, whole.busiest) == ({"a": 2, "b": 2}, 1.5, 0.5)
-    assert whole.per_second == 10
+    assert (whole.per_second, whole.whole_per_second) == (10, 8)
     assert whole.histogram.count == 2
     assert whole.holds
 
@@ -64,4 +64,4 @@ def test_it_holds_only_without_complaint_and_with_all_receipts() -> None:
 
 
 def test_nothing_measured_is_no_throughput() -> None:
-    assert Report().per_second == 0
+    assert Report().per_second == Report().whole_per_second == 0

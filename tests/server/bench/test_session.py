@@ -109,6 +109,10 @@ def test_only_the_measured_time_counts() -> None:
     tally = under.tally
     assert (tally.answered, tally.outcomes) == (1, 3)
     assert (tally.latency.count, tally.latency.largest) == (1, 750)
+    tally.start = 50_000
+    report = tally.report(1.0, 0.0)
+    assert report.elapsed == pytest.approx(850e-6)
+    assert report.whole_per_second == pytest.approx(3 / 850e-6)
 
 
 # ---- what must not be
