@@ -35,6 +35,7 @@ from inorder_server.bench.plan import BenchError  # noqa: E402
 _README = _HERE.parent.parent / "README.md"
 _CHART = _HERE / "chart.svg"
 _BUSY = 0.9
+_MEMORY = "memory"
 # Enough for every kind of measurement to be made once.
 _QUICK = {"50 × 16", "50 × 4 of 200 KiB", "50 × 16 busy", "1,000 × 1, open loop"}
 
@@ -113,7 +114,7 @@ async def measure_all(given: argparse.Namespace, disk: Path) -> tuple[Results, l
     for case in cases:
         if (result := await bench.case(case)) is not None:
             results.results.append(result)
-    if not given.case:
+    if not given.case or _MEMORY in given.case:
         sessions, queues = (50, 1) if bench.quick else (5000, 20)
         results.memory = await memory_of(bench.fresh, sessions, queues, bench.form.processes)
     return results, bench.complaints
@@ -125,7 +126,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="of each case (default: 5)")
     parser.add_argument("--seconds", type=float, default=4.0, help="measured in each run")
     parser.add_argument("--warmup", type=float, default=1.0, help="seconds before that")
-    parser.add_argument("--case", action="append", help="only those whose name contains it")
+    parser.add_argument(
+        "--case", action="append", help=f"only those whose name contains it; {_MEMORY}"
+    )
     parser.add_argument("--peers", action="store_true", help="Socket.IO and Redis Streams, too")
     parser.add_argument("--quick", action="store_true", help="only show that it works")
     parser.add_argument("--write", action="store_true", help="into README.md, and the chart")

@@ -119,17 +119,29 @@ async def test_a_server_that_is_killed_meanwhile(serve: Serve) -> None:
     assert "every connection was lost" in done.stderr
 
 
-async def test_a_progress_line_on_a_terminal(bench: Bench) -> None:
-    child = pexpect.spawn(
-        sys.executable,
-        ["-m", "inorder_server", "bench", *SHORT, "--duration", "2"],
-        env=bench.env,
-        encoding="utf-8",
-        dimensions=(24, 120),
-        timeout=30,
+def on_a_terminal(bench: Bench, *args: str) -> pexpect.spawn[str]:
+    command = ["-m", "inorder_server", "bench", *SHORT, *args]
+    size = (24, 120)
+    return pexpect.spawn(
+        sys.executable, command, env=bench.env, encoding="utf-8", dimensions=size, timeout=30
     )
+
+
+async def test_a_progress_line_on_a_terminal(bench: Bench) -> None:
+    child = on_a_terminal(bench, "--duration", "2")
     await asyncio.to_thread(child.expect, r"running.*[1-9][\d,]* requests/s")
     await asyncio.to_thread(child.expect, "every outcome came once and in order")
     await asyncio.to_thread(child.expect, pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
+
+
+async def test_ctrl_c_ends_it_with_all_its_processes(bench: Bench) -> None:
+    child = on_a_terminal(bench, "--duration", "60", "--processes", "2")
+    await asyncio.to_thread(child.expect, r"[1-9][\d,]* requests/s")
+    child.sendintr()
+    await asyncio.to_thread(child.expect, "inorder: stopped")
+    # The end of the terminal: nobody holds it open any more.
+    await asyncio.to_thread(child.expect, pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130

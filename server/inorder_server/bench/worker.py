@@ -81,7 +81,7 @@ class Worker:
         tally.begin = start + int(plan.warmup * _SECOND)
         tally.end = tally.begin + int(plan.duration * _SECOND)
         self._issuing = True
-        acks = self._loop.create_task(self._acknowledge())
+        acks = self._loop.create_task(self._keep_acknowledging())
         measured = self._loop.create_task(self._measure_cpu())
         try:
             if plan.rate is None:
@@ -93,6 +93,7 @@ class Worker:
                 await self._keep_pace(Pace(plan.rate, start, tally.end))
             self._issuing = False
             await self._settle()
+            self._acknowledge()
             await measured
         finally:
             acks.cancel()
@@ -178,12 +179,15 @@ class Worker:
         if self._trouble.done():
             raise self._trouble.result()
 
-    async def _acknowledge(self) -> None:
+    async def _keep_acknowledging(self) -> None:
         while True:
             await asyncio.sleep(_ACK_EVERY)
-            for connection in self._busy:
-                if frames := connection.session.ack():
-                    connection.send(frames)
+            self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        for connection in self._busy:
+            if frames := connection.session.ack():
+                connection.send(frames)
 
     async def _measure_cpu(self) -> None:
         await asyncio.sleep((self._tally.begin - now()) / _SECOND)

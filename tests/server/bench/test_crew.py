@@ -59,6 +59,16 @@ async def test_leaving_in_the_middle_ends_the_processes(puppet: Puppet) -> None:
     assert [member._process.returncode for member in members] == [0, 0]
 
 
+async def test_one_that_does_not_end_is_killed(
+    puppet: Puppet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inorder_server.bench.crew._END", 0.05)
+    async with Crew(plan(puppet.url), 1) as crew:
+        [member] = crew._members
+        os.kill(member._process.pid, signal.SIGSTOP)
+    assert member._process.returncode == -signal.SIGKILL
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no pinning on this system")
 async def test_they_can_be_kept_on_some_processors(puppet: Puppet) -> None:
     cpu = min(os.sched_getaffinity(0))

@@ -171,7 +171,19 @@ async def test_messages_in_fragments(puppet: Puppet) -> None:
 async def test_it_acknowledges_each_second(puppet: Puppet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "_ACK_EVERY", 0.02)
     await report_of(puppet.url, connections=1, in_flight=1, rate=100, duration=0.1)
-    assert sum(message["type"] == "ack" for message in puppet.seen) >= 2
+    assert sum(message["type"] == "ack" for message in puppet.seen) >= 3
+
+
+async def test_what_is_held_at_the_end_of_a_run_is_acknowledged_before_the_bye(
+    puppet: Puppet,
+) -> None:
+    made = Worker(plan(puppet.url, connections=1))
+    await made.open()
+    await made.run()
+    while puppet.seen[-1] != {"type": "ack", "seq": made.outcomes}:
+        await asyncio.sleep(0.001)
+    assert not any(message["type"] == "bye" for message in puppet.seen)
+    assert (await made.finish()).holds
 
 
 async def test_a_bare_echo(puppet: Puppet) -> None:
