@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -21,11 +21,9 @@ def mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
 
 
 @pytest.fixture
-def mongo_uri(
-    mongodb: MongoServer, record_property: Callable[[str, object], None]
-) -> Iterator[str]:
+def mongo_uri(mongodb: MongoServer, request: pytest.FixtureRequest) -> Iterator[str]:
     """The URI of an empty database on it."""
-    record_property("mongodb", mongodb.name)
+    request.node.user_properties.append(("mongodb", mongodb.name))
     with mongodb.database() as uri:
         yield uri
 

@@ -53,6 +53,10 @@ class MongoServer:
         """A gentle end."""
         raise NotImplementedError
 
+    def signal(self, number: int) -> None:
+        """SIGSTOP, SIGCONT."""
+        raise NotImplementedError
+
     @contextmanager
     def database(self) -> Iterator[str]:
         """The URI of an empty database."""
@@ -106,6 +110,9 @@ class _Process(MongoServer):
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mongo_bench import counted, insert, settle
-from mongo_server import MongoServer, own_mongo_server, with_database
+from mongo_server import MongoServer, with_database
 
 import inorder
 from inorder_server.app import App
@@ -40,7 +39,7 @@ async def test_fewer_than_one_bulk_for_ten_requests(
         async def client(n: int) -> None:
             login = {"username": f"user-{n}", "password": "a password", "register": True}
             async with inorder.connect(app.url, window=IN_FLIGHT, **login) as session:
-                await session.request("echo", 0)
+                await session.submit("echo", 0)
                 await everybody_in.wait()
                 jobs = [session.submit("echo", n) for n in range(REQUESTS)]
                 assert [await job for job in jobs] == list(range(REQUESTS))
@@ -59,23 +58,12 @@ async def test_fewer_than_one_bulk_for_ten_requests(
 # ---- the database is killed
 
 
-@pytest.fixture
-def own_mongodb(tmp_path: Path) -> Iterator[MongoServer]:
-    """One that the test may kill."""
-    folder = tmp_path / "mongodb"
-    folder.mkdir()
-    server = own_mongo_server(folder)
-    yield server
-    server.stop()
-
-
 @pytest.mark.slow
 # A client that is cut off while it connects leaves its socket to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_no_acknowledged_write_is_lost_when_the_database_is_killed(
-    own_mongodb: MongoServer, record_property
+    own_mongodb: MongoServer,
 ) -> None:
-    record_property("mongodb", own_mongodb.name)
     store = MongoStore(with_database(own_mongodb.uri, "inorder"), lease=6)
     await store.open("n1")
     sessions = [f"s{n}" for n in range(10)]

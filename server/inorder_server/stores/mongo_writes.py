@@ -307,6 +307,7 @@ class _Group:
     # ---- compare-and-set on sessions
 
     async def _set(self, steps: Sequence[Step]) -> None:
+        steps = [step for step in steps if self._stands(step.i, step.session)]
         done = await self._link.change(
             self._link.sessions,
             [UpdateOne({**self._own(s.session), **s.needs}, s.sets) for s in steps],

@@ -282,6 +282,21 @@ async def test_a_late_outcome_finds_nothing(store: MongoStore, opened: Opens) ->
     assert await documents(other, "requests") == before
 
 
+async def test_a_late_outcome_finds_nothing_after_two_claims(opened: Opens) -> None:
+    """The rows bear the same try then: only the epoch tells them apart."""
+    one, two, three = [await opened(f"n{n}") for n in (1, 2, 3)]
+    await done(one, create(), insert(1), release())
+    assert await two.claim("s") is not None
+    late = two._owned.sessions["s"]
+    await done(two, release(epoch=2))
+    assert await three.claim("s") is not None
+    before = await documents(three, "requests")
+    two._owned.sessions["s"] = late
+    assert await two.commit([settle(1, epoch=2, body=b"late")]) == {"s"}
+    assert await documents(three, "requests") == before
+    await done(three, settle(1, epoch=3))
+
+
 async def test_a_late_confirmation_finds_nothing(store: MongoStore, opened: Opens) -> None:
     await done(store, create(), insert(1))
     late = store._owned.sessions["s"]
