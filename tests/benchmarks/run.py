@@ -139,7 +139,8 @@ def main() -> int:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.disk, prefix="inorder-bench-") as folder:
         results, complaints = asyncio.run(measure_all(given, Path(folder)))
-    print("\n" + plain(throughput(results)))
+    if results.results:
+        print("\n" + plain(throughput(results)))
     if results.memory is not None:
         print("\n" + plain(memory_rows(results.memory)))
     if given.json:
