@@ -310,11 +310,17 @@ class Registry:
         # what blocks the queue. What a stop cut short, or what came too late for the end, is
         # asked again at the next start.
         if queue.closing and (
-            ends or not session.has_row or queue.parked is not None or not receipt.verified
+            ends or not session.has_row or self._blocks(queue) or not receipt.verified
         ):
             link.farewell(receipt)
         else:
             link.finish(CloseCode.RESTART, "draining")
+
+    def _blocks(self, queue: Queue) -> bool:
+        """Whether its head waits, and would without a stop. One that is to be tried again by
+        itself was only cut short where the node goes down: the next start tries it."""
+        parked = queue.parked
+        return parked is not None and (parked.until is None or not self._node.draining)
 
     async def _told(self, queue: Queue) -> bool:
         """After a ``bye``: whether everything that is due was written. The session's end takes

@@ -1213,6 +1213,44 @@ async def test_a_bye_that_a_drain_leaves_unanswered_is_asked_again() -> None:
 
 
 @virtual
+async def test_a_bye_to_a_queue_that_a_drain_has_parked_is_asked_again() -> None:
+    """Its head comes back by itself: only who waits for an operator is answered."""
+
+    @handler(on_exhausted="block")
+    async def fails(request: Any) -> None:
+        await asyncio.sleep(10)
+        raise RuntimeError("no")
+
+    @handler(attempts=2)
+    async def slow(request: Any) -> None:
+        await asyncio.sleep(10)
+        raise Retry(after=60)
+
+    for method, mode, pending in (
+        ("slow", "finish", None),
+        ("slow", "cancel", None),
+        ("fails", "finish", 2),
+    ):
+        bench = Bench(fails, slow)
+        await bench.start()
+        queue, peer = await bench.open()
+        queue.request(ask(method))
+        queue.request(ask("echo"))
+        await settled()
+        draining = asyncio.create_task(bench.registry.drain(15))
+        await settled()
+        bench.registry.leave(queue, mode)
+        assert await draining == []
+        if pending is None:
+            assert peer.said[-1] == ("finish", 1012, "draining")
+            assert peer.receipt is None
+        else:
+            assert peer.receipt == Receipt(queue.session.id, 2, 0, 0, 0, pending, True)
+        assert receipt(bench, queue.session.id).pending == 2
+        await bench.stop()
+
+
+@virtual
 async def test_a_drain_with_a_handler_that_will_not_stop() -> None:
     async def stubborn(request: Any) -> None:
         end = asyncio.get_running_loop().time() + 1000
