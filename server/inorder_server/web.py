@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from urllib.parse import SplitResult, urlsplit
 
@@ -22,6 +23,7 @@ from websockets.typing import Subprotocol
 
 from inorder.messages import SUBPROTOCOL
 
+from .assets import Asset, client_module
 from .auth import Auth, Identity
 from .config import Config
 from .edge import Peer
@@ -76,6 +78,7 @@ class Web:
     ready: Callable[[], bool]
     """Whether new work is taken: false while draining and while the store is away."""
     draining: Callable[[], bool]
+    assets: Mapping[str, Asset] = field(default_factory=client_module)
 
     async def process(self, connection: ServerConnection, request: Request) -> Response | None:
         """websockets' ``process_request``."""
@@ -84,14 +87,14 @@ class Web:
             return _text(HTTPStatus.BAD_REQUEST, f"{twice} can't stand there twice")
         if path == WS_PATH:
             return await self._upgrade(connection, request)
-        route = _ROUTES.get(path)
-        if route is None:
+        answer = self._answer_to(path)
+        if answer is None:
             return _text(HTTPStatus.NOT_FOUND, f"nothing here; WebSockets connect to {WS_PATH}")
         if request.method not in ("GET", "HEAD"):
             response = _text(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD")
             response.headers["Allow"] = "GET, HEAD"
             return response
-        response = route(self, request)
+        response = answer(request)
         if request.method == "HEAD":
             response.body = b""
         return response
@@ -144,6 +147,12 @@ class Web:
         return _text(HTTPStatus.FORBIDDEN, "this origin is not allowed")
 
     # ---- the routes
+
+    def _answer_to(self, path: str) -> Callable[[Request], Response] | None:
+        if asset := self.assets.get(path):
+            return asset.answer
+        route = _ROUTES.get(path)
+        return None if route is None else partial(route, self)
 
     def _home(self, request: Request) -> Response:
         host = request.headers.get("Host", "")

@@ -49,9 +49,29 @@ async def test_routes(serve) -> None:
     assert "<script>" not in body
 
 
+async def test_the_browsers_module(serve) -> None:
+    server = await serve()
+    response, body = ask(server, "/inorder.js?x=1")
+    assert (response.status, response.headers["Content-Type"]) == (
+        200,
+        "text/javascript; charset=utf-8",
+    )
+    paths = re.findall(r'from "\.(/inorder/\w+\.js)"', body)
+    assert len(paths) >= 5
+    for path in ("/inorder.js", *paths):
+        response, _ = ask(server, path)
+        assert response.status == 200, path
+        tag = response.headers["ETag"]
+        for method in ("GET", "HEAD"):
+            response, body = ask(server, path, method, **{"If-None-Match": tag})
+            assert (response.status, body) == (304, "")
+    for path in ("/inorder/", "/inorder", "/inorder/../inorder.js", "/inorder/%2e%2e/errors.py"):
+        assert ask(server, path)[0].status == 404, path
+
+
 async def test_head(serve) -> None:
     server = await serve()
-    for path in ("/", "/healthz", "/readyz", "/metrics"):
+    for path in ("/", "/healthz", "/readyz", "/metrics", "/inorder.js"):
         response, body = ask(server, path, "HEAD")
         assert (response.status, body) == (200, "")
         assert int(response.headers["Content-Length"]) > 0, "that of the body it would have"
@@ -115,7 +135,7 @@ async def test_requests_that_are_none(serve) -> None:
 async def test_methods_that_are_not_allowed(serve) -> None:
     server = await serve()
     for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH"):
-        for path in ("/", "/healthz", "/metrics"):
+        for path in ("/", "/healthz", "/metrics", "/inorder.js"):
             response, _ = ask(server, path, method)
             assert response.status == 405, method
             assert response.headers["Allow"] == "GET, HEAD"
