@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from websockets.exceptions import ConnectionClosedError
+from websockets.protocol import State
 
 Json = dict[str, Any]
 
@@ -80,6 +81,12 @@ class FakeSocket:
     @property
     def close_code(self) -> int | None:
         return 1006 if self.gone else None
+
+    @property
+    def state(self) -> State:
+        if self.gone:
+            return State.CLOSED
+        return State.OPEN if self.closed is None else State.CLOSING
 
     def _check(self) -> None:
         if self.gone:

@@ -40,6 +40,7 @@ class Peer:
         self.closed: tuple[int, str] | None = None
         self.receipt: Receipt | None = None
         self.fails_at: str | None = None
+        self.gone = False
         self.takes_all = asyncio.Event()
         self.takes_all.set()
 

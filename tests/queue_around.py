@@ -181,6 +181,7 @@ class Wire:
         self.queue: Queue | None = None
         self.task: asyncio.Task[None] | None = None
         self.state = "opening"
+        self.gone = False
         self.sent = 0
         self.caught = False
         self.behind = asyncio.Event()

@@ -19,6 +19,10 @@ from .stores.port import Outcome
 class Link(Protocol):
     """The attached connection, as its queue sees it. Only ``caught_up`` waits."""
 
+    @property
+    def gone(self) -> bool:
+        """Whether its peer has closed it, or it broke: nobody hears what is said."""
+
     def accepted(self, entries: Sequence[Entry], ahead: int) -> None:
         """These requests, which follow each other, are durable; ``ahead`` are before the first."""
 

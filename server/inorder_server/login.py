@@ -27,7 +27,7 @@ from .auth import Identity
 from .edge import Edge, Peer
 from .queue import Queue
 from .refusal import Refusal
-from .registry import Ended, Opened
+from .registry import Ended, HungUp, Opened
 from .stores.port import Outcome
 from .voice import Phase, Voice
 
@@ -146,6 +146,8 @@ class Guest(Voice):
         except (Refusal, Ended) as exc:
             self._not_attached(of, exc)
             return
+        except HungUp:
+            return
         if not self._closed():
             self._welcome(opened, identity, message)
 
@@ -225,6 +227,8 @@ class Guest(Voice):
             else:
                 self.refusal("resume", exc)
             self._follow(Opened(fresh, False, 0))
+            return
+        except HungUp:
             return
         self._queue = opened.queue
         registry.detach(fresh, self)

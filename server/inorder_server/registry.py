@@ -50,6 +50,10 @@ class Ended(Exception):
         self.receipt = receipt
 
 
+class HungUp(Exception):
+    """A connection whose peer has gone before its hello was looked at."""
+
+
 _POLICIES = {"finish": Mode.FINISH, "hold": Mode.HOLD, "cancel": Mode.CANCEL}
 # Queues are wound up in groups of so many at a drain, so that the loop stays responsive.
 _DRAIN_BATCH = 100
@@ -87,9 +91,10 @@ class Registry:
     ) -> Opened:
         """Attaches a connection to a new session, or resumes ``session``.
 
-        Raises :class:`Refusal` (session_gone, history_lost, store_unavailable, draining) or
-        :class:`Ended`. Nothing is awaited between the attach and the return, but for a
-        resume at a live queue: its link must hold back what comes before the welcome.
+        Raises :class:`Refusal` (session_gone, history_lost, store_unavailable, draining),
+        :class:`Ended` or :class:`HungUp`. Nothing is awaited between the attach and the
+        return, but for a resume at a live queue: its link must hold back what comes before
+        the welcome.
         """
         self._check_open()
         if session is None:
@@ -100,6 +105,9 @@ class Registry:
         if lock is None:
             lock = self._locks[session] = asyncio.Lock()
         async with lock:
+            if link.gone:
+                # Its client may be back by a newer connection, which is to stay.
+                raise HungUp
             try:
                 if not self._node.journal.available:
                     raise StoreUnavailable
@@ -108,8 +116,10 @@ class Registry:
                 raise Refusal("store_unavailable", "the store is away", after=1.0) from None
             try:
                 self._check_open()
+                if link.gone:
+                    raise HungUp
                 self._check_history(queue, seq, accepted)
-            except Refusal:
+            except (Refusal, HungUp):
                 self._give_back(queue)
                 raise
             queue.serve(user)

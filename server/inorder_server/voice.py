@@ -11,6 +11,7 @@ from enum import Enum
 from loguru import logger
 from msgspec import Raw, Struct
 from websockets.asyncio.server import ServerConnection
+from websockets.protocol import State
 
 from inorder import codec
 from inorder.codes import ERROR_CODES, CloseCode
@@ -52,6 +53,10 @@ class Voice:
         self._log = logger
 
     # ---- what the queue says (its Link)
+
+    @property
+    def gone(self) -> bool:
+        return self._socket.state is not State.OPEN
 
     def accepted(self, entries: Sequence[Entry], ahead: int) -> None:
         outbox, last = self.outbox, entries[-1]

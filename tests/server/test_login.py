@@ -508,6 +508,23 @@ async def test_a_resume_replaces_the_older_connection() -> None:
 
 
 @virtual
+async def test_a_hello_that_its_client_gave_up_replaces_nobody() -> None:
+    async with door() as d:
+        old = await d.welcome()
+        session = old.socket.of("welcome")[0]["session"]
+        for hand, word in ((False, hello(session=session)), (True, f".resume {session}")):
+            late = await (d.welcome(hand=True) if hand else d.connect())
+            d.auth.gate.clear()
+            late.socket.say(word)
+            await late.go()
+            d.auth.gate.set()
+            await settled(200)
+            assert late.task.done()
+            assert old.closed is None
+        assert d.edge.per_user == {"ann": 1}
+
+
+@virtual
 async def test_taken_over_before_its_welcome() -> None:
     async with door() as d:
         session = await session_of(d)

@@ -20,7 +20,7 @@ from inorder_server.handlers import Retry, handler
 from inorder_server.modes import Mode
 from inorder_server.queue import Queue
 from inorder_server.refusal import Refusal
-from inorder_server.registry import Ended
+from inorder_server.registry import Ended, HungUp
 from inorder_server.session import Stage
 from inorder_server.stores.port import Attach, End, Release, Tally, User
 from inorder_server.stores.sqlite import SqliteStore
@@ -180,6 +180,50 @@ async def test_resumes_of_one_session_come_one_after_the_other() -> None:
         assert len({id(queue) for queue, _ in opened}) == 1
         assert [peer.closed for peer in peers] == [(4409, "replaced")] * 3 + [None]
         assert len(of(queue.session.id)) == 1
+
+
+@virtual
+async def test_who_has_hung_up_takes_no_session_over() -> None:
+    late = Peer()
+    late.gone = True
+    async with serving(work) as bench:
+        queue, peer = await bench.open()
+        queue.request(ask("work", {"seconds": 10}))
+        await settled()
+        for leaves in (False, True):
+            if leaves:
+                bench.registry.leave(queue, "finish")
+            with pytest.raises(HungUp):
+                await bench.open(queue.session.id, seq=0, peer=late)
+            assert (queue.link, peer.closed, late.said) == (peer, None, [])
+        await asyncio.sleep(20)
+        assert peer.outcomes == [(1, "done", 1)]
+        assert peer.receipt is not None
+
+
+@virtual
+async def test_who_hangs_up_while_the_session_is_looked_for_gets_it_no_more() -> None:
+    async with serving(work, on_disconnect="hold") as bench:
+        queue, peer = await bench.open()
+        queue.request(ask("work", {"seconds": 1}))
+        queue.request(ask("work"))
+        await settled()
+        await left(bench, queue, peer)
+        await asyncio.sleep(2)
+        late = Peer()
+        bench.store.hold("session")
+        opening = asyncio.create_task(bench.open(queue.session.id, peer=late))
+        await settled()
+        late.gone = True
+        bench.store.release("session")
+        with pytest.raises(HungUp):
+            await opening
+        await settled()
+        assert (late.said, bench.registry.queues) == ([], {})
+        assert receipt(bench, queue.session.id).pending == 1
+        _, back = await bench.open(queue.session.id, seq=1)
+        await settled()
+        assert back.outcomes == [(2, "done", 2)]
 
 
 @virtual
