@@ -48,7 +48,7 @@ class Nodes:
         return node
 
     def command(self, *arguments: str, status: int = 0, typed: str = "") -> str:
-        """What a command line prints, beside the nodes."""
+        """What a command line prints beside the nodes; of one that fails, what it complains."""
         done = subprocess.run(
             [sys.executable, "-m", "inorder_server", *arguments],
             cwd=self.folder,
@@ -59,7 +59,7 @@ class Nodes:
             timeout=30,
         )
         assert done.returncode == status, done.stdout + done.stderr
-        return done.stdout
+        return done.stderr if status else done.stdout
 
     def documents(self, collection: str, **filter: Any) -> list[dict[str, Any]]:
         """What the database has."""

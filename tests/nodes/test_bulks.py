@@ -18,7 +18,7 @@ from inorder_server.stores.port import Acknowledge, Create, StoreUnavailable, Ta
 
 SESSIONS = 50
 IN_FLIGHT = 16
-REQUESTS = 40  # a session
+REQUESTS = 20  # a session
 
 
 @pytest.mark.slow

@@ -81,21 +81,21 @@ async def test_the_database_is_away_under_load(nodes: Nodes, own_mongodb: MongoS
     async def work(n: int) -> None:
         login = {"username": f"user-{n}", "password": "a password", "register": True}
         async with inorder.connect(node.url, **login, window=8) as session:
-            for value in range(20):
+            for value in range(10):
                 assert await session.submit("echo", value) == value
                 told.append(value)
 
     async with asyncio.TaskGroup() as clients:
         for n in range(10):
             clients.create_task(work(n))
-        while len(told) < 50:
+        while len(told) < 20:
             await asyncio.sleep(0.01)
         await asyncio.to_thread(own_mongodb.kill)
         await asyncio.sleep(LEASE * 2)
         before = len(told)
         await asyncio.to_thread(own_mongodb.start)
-    assert len(told) == 200 > before
+    assert len(told) == 100 > before
     sessions = nodes.documents("sessions")
     assert [(doc["state"], doc["done"], doc["accepted"]) for doc in sessions] == [
-        ("ended", 20, 20)
+        ("ended", 10, 10)
     ] * 10
