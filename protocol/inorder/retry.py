@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 from enum import Enum
 
+from .codes import CloseCode
 from .errors import InorderError, LoginFailed
 
 FIRST = 0.2
@@ -31,8 +32,14 @@ class Verdict(Enum):
     """Other credentials may do; where there are none: stop."""
 
 
-def judge(error: InorderError) -> Verdict:
-    """The one place where it is decided whether a client stops or comes back."""
+def judge(error: InorderError, *, by_a_late_hello: bool = False) -> Verdict:
+    """The one place where it is decided whether a client stops or comes back.
+
+    ``by_a_late_hello``: an attempt of this client's own that it gave up without an answer may
+    be what has replaced its connection (SPEC.md, "Resume").
+    """
+    if by_a_late_hello and getattr(error, "close_code", None) == CloseCode.REPLACED:
+        return Verdict.COME_BACK
     if isinstance(error, LoginFailed) and error.code in ("unauthenticated", "token_expired"):
         return Verdict.LOG_IN_ANEW
     return Verdict.COME_BACK if error.retry else Verdict.STOP

@@ -6,11 +6,13 @@ is the server's to finish, the rest is sent again under the same ids and numbers
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from math import inf
 
 from . import errors, retry
 from .codec import encode
+from .codes import CloseCode
 from .credentials import State
 from .errors import ConnectionLost, InorderError, SessionGone
 from .events import CallAccepted, CancelAnswered, Dropped, Opened, StateChanged
@@ -22,6 +24,8 @@ from .window import Place
 
 STEADY = 5.0
 """Seconds after which a connection counts as good even if nothing was done on it."""
+LATE = 60.0
+"""Seconds for which a ``hello`` that was not answered may still be read by the server."""
 
 
 class Returning(Sending):
@@ -48,6 +52,8 @@ class Returning(Sending):
         self._welcomed_at = 0.0
         self._mark: tuple[int, int] | None = None
         self._repeats = False
+        # When attempts were given up whose hello, with a session, was not answered.
+        self._unanswered: deque[float] = deque()
 
     # ---- what the shell does
 
@@ -97,11 +103,12 @@ class Returning(Sending):
         again = self._patience > 0
         if self.phase in LIVE:
             self._note_outage(now, broken)
+        late = self._may_be_late(error, now)
         if again and isinstance(error, SessionGone) and self._nothing_at_stake():
             # The server keeps no session that accepted nothing: another is as good.
             self.session = ""
             delay = 0.0
-        elif retry.judge(error) is not Verdict.COME_BACK:
+        elif retry.judge(error, by_a_late_hello=late) is not Verdict.COME_BACK:
             return self._forget(error)
         elif now < self._give_up_at:
             delay = next(self._delays, retry.MOST) + (error.after or 0.0)
@@ -117,6 +124,20 @@ class Returning(Sending):
             self._enter(Phase.AWAY)
         self._events.append(Dropped(error))
         return None
+
+    def _may_be_late(self, error: InorderError, now: float) -> bool:
+        """Whether a hello of our own may have replaced us: each that was not answered does it
+        once at most."""
+        unanswered = self._unanswered
+        while unanswered and now - unanswered[0] > LATE:
+            unanswered.popleft()
+        if getattr(error, "close_code", None) == CloseCode.REPLACED:
+            if unanswered:
+                unanswered.popleft()
+                return True
+        elif self.phase is Phase.GREETING and self.session:
+            unanswered.append(now)
+        return False
 
     def _gave_up(self, error: InorderError, now: float) -> InorderError:
         return errors.gave_up(error, now - self._out_since)

@@ -61,6 +61,20 @@ def cut_after(far, requests):
     return script
 
 
+def replaced(far):
+    """Says welcome, and that another connection has the session."""
+
+    async def script(peer, hello):
+        await peer.say(*far.handle(hello))
+        await peer.socket.close(4409, "replaced")
+
+    return script
+
+
+async def hangs_up(peer, hello):
+    peer.socket.transport.abort()
+
+
 def refusing(code, **fields):
     async def script(peer, hello):
         await peer.say({**REFUSED, "code": code, "retry": False, **fields})
@@ -111,6 +125,27 @@ async def test_a_refused_token_falls_back_to_ones_own_credentials(serving, model
         (None, "ann"),
     ]
     assert seen[2]["session"] == "s1"
+
+
+async def test_replaced_by_a_hello_that_it_gave_up_it_comes_back(serving, model):
+    far, states = model(), []
+    scripts = [cut_after(far, 2), hangs_up, replaced(far), following(far)]
+    url, seen = await serving(*scripts)
+    async with inorder.connect(url, token="t0", backoff=at_once, on_state=states.append) as session:
+        assert await asyncio.gather(*[session.submit("echo", n) for n in range(9)]) == [*range(9)]
+    assert len(seen) == 4
+    assert states == ["connected", *["reconnecting", "resumed"] * 2, "closed"]
+
+
+async def test_replaced_by_somebody_else_it_stops(serving, model):
+    far = model()
+    url, seen = await serving(cut_after(far, 2), replaced(far))
+    session = await inorder.connect(url, token="t0", backoff=at_once)
+    jobs = [session.submit("echo", n) for n in range(9)]
+    with pytest.raises(inorder.ConnectionLost, match="taken the session over"):
+        await asyncio.gather(*jobs)
+    await session.detach()
+    assert len(seen) == 2
 
 
 async def test_auth_is_asked_again_and_may_fail_for_a_while(serving, model):

@@ -32,6 +32,12 @@ def test_close_codes(code):
     assert verdict is (Verdict.STOP if code in STOPPING | {4499} else Verdict.COME_BACK)
 
 
+@pytest.mark.parametrize("code", [*CloseCode, 3000, 4599, 4499])
+def test_close_codes_where_a_late_hello_of_ones_own_may_be_the_cause(code):
+    verdict = retry.judge(errors.closed(code, ""), by_a_late_hello=True)
+    assert verdict is (Verdict.STOP if code in STOPPING - {4409} | {4499} else Verdict.COME_BACK)
+
+
 @pytest.mark.parametrize(
     ("status", "verdict"),
     [

@@ -499,6 +499,78 @@ def test_bye_is_said_again_after_a_resume(lasting):
     assert lasting.sent() == [{"type": "bye"}]
 
 
+# ---- a hello that comes late
+
+
+def give_up(bench, error=None):
+    """Half a second later: a hello that nobody answers in time."""
+    bench.now += 0.5
+    assert bench.core.due(bench.now)
+    bench.core.hello(Credentials(token="t0"), "test")
+    assert [message["type"] for message in bench.sent()] == ["hello"]
+    error = error or errors.ConnectionLost("unreachable", "no welcome within 1 s", retry=True)
+    bench.core.connect_failed(error, bench.now)
+    bench.events()
+
+
+def test_replaced_by_a_hello_that_was_given_up_it_comes_back_once_for_each(lasting):
+    call = lasting.core.submit("echo")
+    lasting.sent()
+    lasting.accept("r1", 1)
+    lasting.lose()
+    give_up(lasting)
+    give_up(lasting)
+    back(lasting, accepted=1)
+    for _ in range(2):
+        (dropped,) = of(lasting.lose(4409, "replaced"), Dropped)
+        assert dropped.error.close_code == 4409
+        back(lasting, accepted=1)
+    assert call.error is None
+    (lost,) = of(lasting.lose(4409, "replaced"), Lost)
+    assert (lost.error.code, call.error.accepted) == ("replaced", True)
+    assert not lost.error.retry
+
+
+def test_replaced_before_its_welcome_by_a_hello_that_was_given_up(lasting):
+    lasting.lose()
+    give_up(lasting)
+    give_up(lasting, errors.closed(4409, "replaced"))
+    assert lasting.core.phase is Phase.AWAY
+    give_up(lasting, errors.closed(4409, "replaced"))
+    assert lasting.core.phase is Phase.LOST
+
+
+@pytest.mark.parametrize(("seconds", "phase"), [(60, Phase.AWAY), (61, Phase.LOST)])
+def test_a_hello_that_was_given_up_long_ago_is_read_no_more(lasting, seconds, phase):
+    lasting.lose()
+    give_up(lasting)
+    given_up = lasting.now
+    back(lasting)
+    lasting.now = given_up + seconds
+    lasting.lose(4409, "replaced")
+    assert lasting.core.phase is phase
+
+
+def test_replaced_by_somebody_else_it_stops(make_bench):
+    """A hello that was answered, was never sent or asked for a new session replaces nobody."""
+    bench = make_bench(give_up_after=60.0, backoff=lambda: repeat(0.5))
+    bench.core.begin(bench.now, 60.0)
+    bench.core.hello(Credentials(token="t0"), "test")
+    bench.lose()
+    bench.now += 0.5
+    bench.open()
+    bench.lose()
+    bench.core.connect_failed(errors.closed(1006, ""), bench.now)
+    bench.now += 0.5
+    bench.core.hello(Credentials(token="t0"), "test")
+    bench.say({"type": "error", "code": "overloaded", "message": "", "retry": True, "of": "hello"})
+    bench.lose()
+    bench.core.connect_failed(errors.closed(1013, "overloaded"), bench.now)
+    back(bench)
+    bench.lose(4409, "replaced")
+    assert bench.core.phase is Phase.LOST
+
+
 def test_close_while_away(lasting):
     lasting.core.submit("echo")
     lasting.sent()
