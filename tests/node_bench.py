@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from memory_store import Database, MemoryStore
 from msgspec import UNSET, Raw
 
@@ -19,7 +20,7 @@ from inorder.codes import CloseCode
 from inorder.messages import Receipt, Request
 from inorder_server import config
 from inorder_server.auth import Identity
-from inorder_server.handlers import handler
+from inorder_server.handlers import Retry, handler
 from inorder_server.handlers.api import options_of
 from inorder_server.handlers.methods import Method, Methods
 from inorder_server.handlers.runner import Runner
@@ -27,6 +28,7 @@ from inorder_server.journal import Journal
 from inorder_server.metrics import Metrics
 from inorder_server.node import Node
 from inorder_server.queue import Queue
+from inorder_server.refusal import Refusal
 from inorder_server.registry import Registry
 from inorder_server.session import Entry, Refused
 from inorder_server.stores.port import Outcome, Store
@@ -258,3 +260,50 @@ async def settled(turns: int = 50) -> None:
     """Lets the loop turn: everything that needs no time happens."""
     for _ in range(turns):
         await asyncio.sleep(0)
+
+
+def tasks_of(session: str) -> list[str]:
+    """The tasks of a session."""
+    return [name for name in tasks() if session in name]
+
+
+async def work(request: Any, seconds: float = 0) -> int:
+    await asyncio.sleep(seconds)
+    return int(request.seq)
+
+
+@handler(attempts=2)
+async def later(request: Any) -> str:
+    """Asks for another attempt in a minute."""
+    if request.attempt == 1:
+        raise Retry(after=60)
+    return "at last"
+
+
+async def three(bench: Bench, seconds: float = 5) -> tuple[Queue, Peer]:
+    """A session whose first of three requests runs."""
+    queue, peer = await bench.open()
+    for n in range(3):
+        queue.request(ask("work", {"seconds": seconds}, id=f"r{n}"))
+    await settled()
+    return queue, peer
+
+
+async def gone(bench: Bench, session: str, **claims: Any) -> str:
+    """The code with which a hello is refused."""
+    with pytest.raises(Refusal) as refused:
+        await bench.open(session, **claims)
+    return refused.value.code
+
+
+async def left(bench: Bench, queue: Queue, peer: Peer) -> None:
+    """The connection goes; whatever needs no time happens."""
+    bench.registry.detach(queue, peer)
+    await settled()
+
+
+def receipt(bench: Bench, session: str) -> Receipt:
+    """The newest one in the store."""
+    found = bench.database.sessions[session].receipt
+    assert isinstance(found, Receipt)
+    return found
