@@ -3,13 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
+import vector_server
 from hypothesis import settings
 from mongo_server import MongoServer, mongo_server
 
 # ``--hypothesis-profile=long``: as long as somebody is willing to wait.
 settings.register_profile("long", max_examples=20_000, deadline=None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--store",
+        choices=("sqlite", "mongodb"),
+        default="sqlite",
+        help="where servers that run as processes keep everything",
+    )
+
+
+@pytest.fixture(autouse=True)
+def store_of_processes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """``--store mongodb``: a database for each folder that servers run in."""
+    if request.config.getoption("--store") == "sqlite":
+        yield
+        return
+    server: MongoServer = request.getfixturevalue("mongodb")
+    with ExitStack() as databases:
+        made: dict[Path, str] = {}
+
+        def database(folder: Path) -> str:
+            if folder not in made:
+                made[folder] = databases.enter_context(server.database())
+            return made[folder]
+
+        vector_server.database = database
+        yield
+        vector_server.database = None
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+import vector_server
 from vector_server import ServerProcess
 
 
@@ -41,8 +43,14 @@ def last_one_out(server: ServerProcess) -> dict[str, int]:
     return {words.split()[1]: int(words.split()[0]) for words in line.split(", ")}
 
 
+def _sqlite_only() -> None:
+    if vector_server.database is not None:
+        pytest.skip("it looks into the SQLite file")
+
+
 def look(database: Path, sql: str, *values: Any) -> list[Any]:
     """What the database says just now."""
+    _sqlite_only()
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)) as db:
         return db.execute(sql, values).fetchall()
 
@@ -50,6 +58,7 @@ def look(database: Path, sql: str, *values: Any) -> list[Any]:
 @contextmanager
 def locked(database: Path) -> Iterator[None]:
     """Somebody else holds the lock on writing: nothing can be committed meanwhile."""
+    _sqlite_only()
     with closing(sqlite3.connect(database, timeout=10, isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")
         yield

@@ -12,7 +12,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from shutil import copy
 from typing import Any
@@ -20,6 +20,9 @@ from typing import Any
 _ADDRESS = re.compile(rb"ws://[\w.\[\]:]+:\d+/ws")
 _PATIENCE = 15.0
 _HANDLERS = Path(__file__).with_name("vector_handlers.py")
+
+database: Callable[[Path], str] | None = None
+"""With ``--store mongodb``: the URI of the database for a server in this folder."""
 
 
 class ServerProcess:
@@ -48,6 +51,10 @@ class ServerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         copy(_HANDLERS, folder)
         (folder / "config.toml").write_text(_toml(config), encoding="utf-8")
+        if database is not None:
+            # Where the command line finds it, too.
+            settings = f"MONGODB_URI='{database(folder)}'\nSESSION_SECRET='a secret of the tests'\n"
+            (folder / ".env").write_text(settings, encoding="utf-8")
 
     def _command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "inorder_server", *arguments]
@@ -140,6 +147,9 @@ def _toml(config: dict[str, dict[str, Any]]) -> str:
         "handlers": {"modules": ["vector_handlers"]},
         "log": {"format": "json"},
     }
+    if database is not None:
+        # Where a server was killed, the next one waits for its lease to end.
+        merged["store"] = {"lease": 3}
     for section, values in config.items():
         merged.setdefault(section, {}).update(values)
     lines = []
