@@ -24,7 +24,7 @@ from teller import Teller
 from weather import Weather
 
 PATIENCE = 60.0
-"""Seconds that a run may take, and as many again for a hundred kills."""
+"""Seconds that a run may take, and as many again for fifty faults."""
 _HANDLERS = Path(__file__).with_name("fault_handlers.py")
 
 
@@ -108,7 +108,7 @@ async def _play(plan: Plan, server: NurseryServer, runs: Runs, report: Report) -
         blowing = asyncio.create_task(weather.blow(plan.faults, progress))
         try:
             _, late = await asyncio.wait(
-                [blowing, *living], timeout=PATIENCE * (1 + len(plan.faults) / 100)
+                [blowing, *living], timeout=PATIENCE * (1 + len(plan.faults) / 50)
             )
             for player, task in zip(players, living, strict=True):
                 if task in late:
