@@ -14,12 +14,9 @@ from inorder import codec
 from inorder.messages import Request
 
 from .auth import Identity
-from .handlers.methods import Bound, InvalidParams, Method
+from .handlers.methods import InvalidParams
 from .node import Node
 from .session import Entry, Refused, Session, Silent
-
-# Decoded params are kept until the run only where they are small: see Entry.bound.
-_KEEP_BOUND_BYTES = 4096
 
 
 class Repeat:
@@ -77,7 +74,7 @@ def _decide(
     if method.admin and not user.admin:
         return Refused("forbidden", f"{method.name} is for admins")
     try:
-        bound = method.bind(params)
+        method.bind(params)
         digest = digest_of(request.method, params)
     except InvalidParams as exc:
         return Refused("invalid_params", str(exc))
@@ -86,7 +83,17 @@ def _decide(
     refused = _bounds(node, session)
     if refused is not None:
         return refused
-    return _take(node, session, request, digest, params, bound, method.idempotent)
+    return session.take(
+        request.id,
+        digest,
+        request.method,
+        params,
+        request.timeout,
+        request.traceparent,
+        node.now(),
+        numbered=request.seq is not None,
+        free=method.idempotent,
+    )
 
 
 def _repeat(session: Session, entry: Entry, method: str, params: bytes | None) -> Repeat | Refused:
@@ -109,37 +116,3 @@ def _bounds(node: Node, session: Session) -> Refused | None:
     if node.journal.overloaded:
         return Refused("overloaded", "too much waits to be committed", 1.0)
     return session.room(node.now())
-
-
-def _take(
-    node: Node,
-    session: Session,
-    request: Request,
-    digest: bytes,
-    params: bytes | None,
-    bound: Bound,
-    free: bool,
-) -> Entry:
-    entry = session.take(
-        request.id,
-        digest,
-        request.method,
-        params,
-        request.timeout,
-        request.traceparent,
-        node.now(),
-        numbered=request.seq is not None,
-        free=free,
-    )
-    if params is None or len(params) <= _KEEP_BOUND_BYTES:
-        entry.bound = bound
-    return entry
-
-
-def bind(method: Method, entry: Entry) -> Bound:
-    """The arguments of one attempt; made anew for each, since a handler may change them.
-
-    Raises :class:`InvalidParams` where a deploy changed what the method takes.
-    """
-    bound, entry.bound = entry.bound, None
-    return bound if bound is not None else method.bind(entry.params)

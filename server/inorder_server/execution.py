@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from inorder import codec
 
-from .admission import bind
 from .handlers.api import Request
 from .handlers.methods import Bound, InvalidParams, Method
 from .handlers.runner import Again, Attempt, Cancelled, Done, Failed, Verdict
@@ -119,15 +118,18 @@ class Execution:
         if (
             method is None
             or not method.prompt
-            or entry.bound is None
             or entry.loaded
             or entry.skip
             or entry.tries
             or queue.consumer.cancelling()
         ):
             return None
+        try:
+            bound = method.bind(entry.params)
+        except InvalidParams:
+            return None  # a deploy changed what it takes
         entry.tries = 1
-        attempt = self._made(method, bind(method, entry), method.attempts == 1)
+        attempt = self._made(method, bound, method.attempts == 1)
         verdict = queue.node.runner.begin(attempt, queue.consumer)
         if type(verdict) is Done and not self._cancelled:
             return "done", verdict.body
@@ -242,7 +244,9 @@ class Execution:
     async def _once(self, method: Method, last: bool) -> Verdict:
         queue = self._queue
         try:
-            bound = bind(method, self.entry)
+            # Anew for each attempt: a handler may change its arguments. Nor are those kept that
+            # were made when it was accepted: by now they are in no cache, these are (5 %).
+            bound = method.bind(self.entry.params)
         except InvalidParams as exc:
             return Failed("handler_failed", f"the method no longer takes these params: {exc}", None)
         attempt = self._made(method, bound, last)

@@ -54,7 +54,6 @@ class Entry:
 
     __slots__ = (
         "attempt",
-        "bound",
         "cancel_asked",
         "digest",
         "due",
@@ -105,7 +104,6 @@ class Entry:
         self.skip = False
         self.cancel_asked = False
         self.ending: Ending | None = None
-        self.bound: Any = None
 
     def move(self, stage: Stage) -> None:
         """The one setter of the stage. Raises :class:`ValueError` for a move not allowed."""
@@ -292,7 +290,7 @@ class Session:
             raise ValueError(f"request {entry.seq} settled before {self.unsettled[0].seq}")
         entry.move(Stage.SETTLED)
         entry.ending = ending
-        entry.params = entry.bound = None
+        entry.params = None
         self.unsettled.popleft()
         self.settling -= 1
         self.settled = entry.seq

@@ -13,12 +13,12 @@ from node_bench import ask, echo, method
 
 from inorder.messages import Request
 from inorder_server import admission
-from inorder_server.admission import Repeat, admit, bind, digest_of
+from inorder_server.admission import Repeat, admit, digest_of
 from inorder_server.auth import Identity
 from inorder_server.config import Config, Limits
 from inorder_server.config import Session as SessionConfig
 from inorder_server.handlers import handler
-from inorder_server.handlers.methods import InvalidParams, Methods
+from inorder_server.handlers.methods import Methods
 from inorder_server.handlers.runner import Runner
 from inorder_server.journal import Journal
 from inorder_server.metrics import Metrics
@@ -110,27 +110,6 @@ def test_absent_and_null_params_are_none(desk: Desk, params: Any) -> None:
     entry = desk.admit(Request(method="echo", params=params))
     assert entry.params is None
     assert entry.digest == digest_of("echo", None) == digest_of("echo", b"null")
-
-
-def test_arguments_are_kept_for_the_first_run_where_they_are_small(desk: Desk) -> None:
-    found = desk.node.methods.get("echo")
-    assert found is not None
-    small = desk.accept(ask("echo", {"value": 1}))
-    kept = small.bound
-    assert bind(found, small) is kept
-    # A handler may change its arguments: they are made anew.
-    assert bind(found, small) is not kept
-    large = desk.accept(ask("echo", {"value": "x" * 5000}))
-    assert large.bound is None
-    assert bind(found, large).arguments["value"] == "x" * 5000
-
-
-def test_arguments_that_no_longer_fit_after_a_deploy(desk: Desk) -> None:
-    entry = desk.accept(ask("echo", {"value": "x" * 5000}))
-    found = desk.node.methods.get("add")
-    assert found is not None
-    with pytest.raises(InvalidParams):
-        bind(found, entry)
 
 
 # ---- the digest

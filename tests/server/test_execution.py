@@ -153,6 +153,25 @@ async def test_params_that_no_longer_fit_after_a_deploy() -> None:
 
 
 @virtual
+async def test_each_attempt_has_arguments_of_its_own() -> None:
+    seen: list[Any] = []
+
+    @handler(attempts=2)
+    async def changes(request: Any, items: list[int]) -> None:
+        seen.append(list(items))
+        items.clear()
+        if len(seen) == 1:
+            raise Retry(0)
+
+    async with serving(changes) as bench:
+        queue, peer = await bench.open()
+        queue.request(ask("changes", {"items": [1, 2]}))
+        await settled()
+        assert peer.outcomes == [(1, "done", None)]
+        assert seen == [[1, 2], [1, 2]]
+
+
+@virtual
 async def test_attempts_with_backoff_while_the_queue_waits() -> None:
     at: list[float] = []
 
