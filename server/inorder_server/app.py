@@ -19,6 +19,7 @@ from weakref import WeakSet
 
 from loguru import logger
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
 from websockets.protocol import State
 
 from . import gateway
@@ -43,6 +44,7 @@ from .web import WS_PATH, Web, identity_of, peer_of, select_subprotocol
 _LAST_SECONDS = 0.25
 # What connections have for their last words where the drain was done before its time.
 _PARTING_SECONDS = 2
+_NO_HEADERS = Headers()
 # A document may have 16 MiB, and holds a request's params and its outcome.
 _MOST_DOCUMENT_BYTES = 7 << 20
 _LEAST_LEASE = 0.5
@@ -268,7 +270,11 @@ class App:
         await self._server.wait_closed()
 
     async def _serve(self, socket: ServerConnection) -> None:
-        await gateway.serve(self.edge, socket, identity_of(socket), peer_of(socket))
+        identity, peer = identity_of(socket), peer_of(socket)
+        # The handshake has served its purpose; headers are a seventh of an idle session's memory.
+        if socket.request is not None and socket.response is not None:
+            socket.request.headers = socket.response.headers = _NO_HEADERS
+        await gateway.serve(self.edge, socket, identity, peer)
 
     def ready(self) -> bool:
         """Whether new work is taken."""
