@@ -24,23 +24,12 @@ from .admission import Repeat
 from .auth import Identity
 from .execution import Execution, Parked
 from .handlers.api import User
-from .journal import Committed
+from .handover import Handover, Settles
 from .link import Link
 from .modes import NEXT_MODES, Mode, Word
 from .node import Node
 from .session import Entry, Refused, Session, Silent, Stage
-from .stores.port import (
-    Acknowledge,
-    Create,
-    Ending,
-    Insert,
-    MarkCancel,
-    MarkStart,
-    Outcome,
-    RequestRow,
-    Settle,
-    Write,
-)
+from .stores.port import Ending
 
 # So many outcomes of a session may be on their way to the journal: what a crash makes run again.
 _MOST_AHEAD = 256
@@ -79,14 +68,8 @@ class Queue:
         self.consumer: asyncio.Task[None]
         self.teardown: asyncio.Task[None] | None = None
         self._runs_free = False
-        # What was handed to the journal in its present turn, and is answered together.
-        self._inserts: list[Entry] = []
-        self._inserts_turn = -1
-        self._settles: list[tuple[Entry, Outcome]] = []
-        self._settles_turn = -1
-        self._outstanding = 0
+        self._handover = Handover(node, session, self)
         self._wake: asyncio.Future[None] | None = None
-        self._quiet: asyncio.Future[None] | None = None
         self._word: Word | None = None
 
     # ---- lifecycle
@@ -133,9 +116,7 @@ class Queue:
 
     async def quiet(self) -> None:
         """Returns when the journal has answered everything this queue handed over."""
-        if self._outstanding:
-            self._quiet = asyncio.get_running_loop().create_future()
-            await self._quiet
+        await self._handover.quiet()
 
     def notify(self) -> None:
         """Wakes the consumer to look again."""
@@ -148,7 +129,7 @@ class Queue:
         """Accepts a request once it is durable, repeats what was said of it, or refuses it."""
         decided = admission.admit(self.node, self.session, self.user, request, closing=self.closing)
         if isinstance(decided, Entry):
-            self._insert(decided)
+            self._handover.insert(decided)
         elif isinstance(decided, Repeat):
             if request.seq is None:
                 # It asks by id alone: no later `accepted` answers it.
@@ -169,12 +150,8 @@ class Queue:
         if self.node.journal.overloaded:
             self._refuse("cancel", Refused("overloaded", "too much waits to be committed", 1.0), id)
             return
-        # In append order the mark comes after the row and before the outcome, whatever state
-        # the request is in.
-        self._settles_turn = -1
         entry.cancel_asked = True
-        write = MarkCancel(self.session.id, self.session.epoch, entry.seq)
-        self._append(write, partial(self._cancel_marked, entry))
+        self._handover.cancel(entry, partial(self._cancel_marked, entry))
         if self.running is not None and self.running.entry is entry:
             self.running.cancel()
         self.notify()
@@ -183,8 +160,7 @@ class Queue:
         """The client holds the outcomes up to ``seq``: they may be forgotten."""
         session = self.session
         if not self.ended and session.acknowledge(seq):
-            write = Acknowledge(session.id, session.epoch, session.acked, session.queue_limit)
-            self._append(write)
+            self._handover.acknowledge()
 
     def status(self, start: int | None) -> StatusReport:
         """How the session stands; with ``start`` up to 100 requests from that seq on."""
@@ -231,21 +207,7 @@ class Queue:
         self.notify()
         return True
 
-    # ---- what goes to the journal, and its answers
-
-    def _append(self, write: Write, answered: Committed | None = None, size: int = 0) -> None:
-        self._outstanding += 1
-        self.node.journal.append(write, answered or self._answered, size)
-
-    def _answered(self, ok: bool) -> bool:
-        """Every answer passes here. False where the session is fenced."""
-        self._outstanding -= 1
-        if not self._outstanding and self._quiet is not None:
-            self._quiet.set_result(None)
-            self._quiet = None
-        if not ok:
-            self.fence()
-        return ok and not self.fenced
+    # ---- what became durable, or not
 
     def fence(self) -> None:
         """Another owner has the session: nothing more is said or run here."""
@@ -262,39 +224,8 @@ class Queue:
             self.turn(Mode.STOP)
         self.consumer.cancel()
 
-    def _insert(self, entry: Entry) -> None:
-        session, wall = self.session, self.node.wall_ms()
-        if not session.has_row:
-            session.has_row = True
-            self._append(
-                Create(
-                    session.id, session.user, session.epoch, session.attach, self.node.name, wall
-                )
-            )
-        row = RequestRow(
-            entry.seq,
-            entry.id,
-            entry.digest,
-            entry.method,
-            entry.params,
-            wall,
-            entry.timeout,
-            entry.traceparent,
-        )
-        write = Insert(session.id, session.epoch, row)
-        size = len(entry.params) if entry.params else 0
-        journal = self.node.journal
-        if self._inserts_turn == journal.turn:
-            self._inserts.append(entry)
-            journal.join(write, size)
-        else:
-            self._inserts_turn = journal.turn
-            self._inserts = [entry]
-            self._append(write, partial(self._inserted, self._inserts), size)
-
-    def _inserted(self, entries: list[Entry], ok: bool) -> None:
-        if not self._answered(ok):
-            return
+    def inserted(self, entries: list[Entry]) -> None:
+        """These requests count from now on."""
         session = self.session
         ahead = session.accepted - session.settled
         for entry in entries:
@@ -305,8 +236,19 @@ class Queue:
         if self.link is not None:
             self.link.accepted(entries, ahead)
 
-    def _cancel_marked(self, entry: Entry, ok: bool) -> None:
-        if self._answered(ok) and self.link is not None:
+    def settled(self, settles: Settles) -> None:
+        """These outcomes may be told."""
+        session, settled = self.session, self.node.metrics.settled
+        for entry, outcome in settles:
+            session.settle(entry, outcome.ending)
+            settled[outcome.ending] += 1
+        if not session.settling:
+            self.notify()
+        if self.link is not None:
+            self.link.settled([outcome for _, outcome in settles])
+
+    def _cancel_marked(self, entry: Entry) -> None:
+        if self.link is not None:
             self.link.cancelling(entry)
 
     def _repeat(self, entry: Entry) -> None:
@@ -409,45 +351,13 @@ class Queue:
         self._runs_free = False
 
     def _hand_over(self, entry: Entry, ending: Ending, body: bytes) -> None:
-        """Hands an outcome to the journal."""
-        session = self.session
-        session.hand_over(entry)
         self._runs_free = entry.free
-        write = Settle(session.id, session.epoch, entry.seq, ending, body, self.node.wall_ms())
-        settle = entry, Outcome(entry.seq, entry.id, ending, body)
-        journal = self.node.journal
-        if self._settles_turn == journal.turn:
-            self._settles.append(settle)
-            journal.join(write, len(body))
-        else:
-            self._settles_turn = journal.turn
-            self._settles = [settle]
-            self._append(write, partial(self._settled, self._settles), len(body))
-
-    def _settled(self, settles: list[tuple[Entry, Outcome]], ok: bool) -> None:
-        if not self._answered(ok):
-            return
-        session, settled = self.session, self.node.metrics.settled
-        for entry, outcome in settles:
-            session.settle(entry, outcome.ending)
-            settled[outcome.ending] += 1
-        if not session.settling:
-            self.notify()
-        if self.link is not None:
-            self.link.settled([outcome for _, outcome in settles])
+        self._handover.settle(entry, ending, body)
 
     async def mark(self, entry: Entry, attempt: int) -> None:
         """Writes a start mark and waits until it is durable."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        write = MarkStart(self.session.id, self.session.epoch, entry.seq, attempt)
-        self._append(write, partial(self._marked, done))
-        await done
+        await self._handover.start(entry, attempt)
         entry.attempt = attempt
-
-    def _marked(self, done: asyncio.Future[None], ok: bool) -> None:
-        self._answered(ok)
-        if not done.done():
-            done.set_result(None)
 
     async def blocked(self, entry: Entry, code: str, until: float | None) -> str:
         """Waits while the head can't run. Returns ``again``, ``cancelled`` or ``skip``.
