@@ -6,13 +6,13 @@ import asyncio
 import dataclasses
 import json
 import random
-from collections import Counter
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
 
 import pytest
-from bank import LEDGER, Books
+from bank import LEDGER
+from cutting import CUTS, booked_once, cutting
 from outside import verify
 from proxy import Proxy
 
@@ -24,42 +24,11 @@ pytestmark = pytest.mark.slow
 CONFIG = {"handlers": {"modules": [LEDGER]}}
 EVE = {"username": "eve", "password": "correct horse"}
 PIPELINE = 1000
-CUTS = 20
 
 
 def balances(count: int) -> list[dict[str, object]]:
     """What that many deposits of 1, 2, 3 … cents answer."""
     return [{"account": "eve", "balance": n * (n + 1) // 2} for n in range(1, count + 1)]
-
-
-def booked_once(folder: Path, session: str, count: int) -> None:
-    """Each of the session's requests is in the ledger once, with its own amount."""
-    bookings = Books(folder / "ledger.db").bookings
-    assert Counter(key for key, *_ in bookings) == {f"{session}:{n + 1}": 1 for n in range(count)}
-    assert {key: amount for key, *_, amount in bookings} == {
-        f"{session}:{n + 1}": n + 1 for n in range(count)
-    }
-
-
-def cutting(rng: random.Random, proxy: Proxy) -> None:
-    """From now on each connection is cut after some bytes more, in one direction or the other:
-    mostly in the middle of a frame. What comes after so many cuts is left alone."""
-    left = CUTS
-    ends: dict[str, int] = {}
-
-    def cut(way: str, most: int, passed: int, chunk: bytes) -> int | None:
-        nonlocal left
-        if not left:
-            return None
-        if not passed or way not in ends:
-            ends[way] = passed + rng.randint(1000, most)
-        if passed + len(chunk) < ends[way]:
-            return None
-        left -= 1
-        return max(ends[way] - passed, 0)
-
-    proxy.cut_up = lambda passed, chunk: cut("up", 30_000, passed, chunk)
-    proxy.cut_down = lambda passed, chunk: cut("down", 6_000, passed, chunk)
 
 
 def soon() -> Iterator[float]:

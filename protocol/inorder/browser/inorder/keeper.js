@@ -69,11 +69,12 @@ class Claim {
       }, CHANNEL_WAIT * 1000);
       this._release = () => channel.close();
       channel.onmessage = ({ data }) => {
-        if (data?.session !== this.session) return;
-        if (typeof data.asks === "number") {
-          // Of two that ask at the same time the lower number has it.
-          if (owned || me < data.asks) channel.postMessage({ session: this.session, mine: true });
-        } else if (data.mine && !owned) {
+        const { session, asks, refuses } = data ?? {};
+        if (session !== this.session) return;
+        // Of several that ask at the same time the lowest number has it.
+        if (asks !== undefined && (owned || me < asks)) {
+          channel.postMessage({ session, refuses: asks });
+        } else if (!owned && (asks !== undefined || refuses === me)) {
           this._host.clearTimeout(timer);
           this.release();
           resolve(false);
@@ -154,9 +155,9 @@ export class Keeper {
   /** @returns {Kept | null} */
   _read() {
     try {
-      const { state = null, token = null, open = 0 } = JSON.parse(
-        this._storage?.getItem(this._key) ?? "null",
-      );
+      const value = JSON.parse(this._storage?.getItem(this._key) ?? "null");
+      if (typeof value !== "object") return null;
+      const { state = null, token = null, open = 0 } = value;
       const numbers = state === null || (isCount(state.held) && isCount(state.accepted));
       const words = state === null || (typeof state.session === "string" && state.session !== "");
       const good = numbers && words && (token === null || typeof token === "string");

@@ -124,6 +124,9 @@ export class Shell extends EventTarget {
     let error;
     try {
       error = await Promise.race([this._greet(++this._attempts), tooLate.promise]);
+    } catch (thrown) {
+      if (!(thrown instanceof InorderError)) throw thrown;
+      error = thrown;
     } finally {
       clearTimeout(timer);
     }
