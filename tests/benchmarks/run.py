@@ -24,11 +24,20 @@ sys.path[:0] = [str(_HERE), str(_HERE.parent)]
 import peers  # noqa: E402
 from cases import CASES, INORDER, Case, Load, shortened  # noqa: E402
 from chart import svg  # noqa: E402
+from client_alone import client_alone  # noqa: E402
 from machine import processors, this_machine  # noqa: E402
 from measure import Form, Result, Run, by_turns  # noqa: E402
 from memory_of import memory_of  # noqa: E402
 from subjects import Inorder, Subject, bare_echo  # noqa: E402
-from table import Results, markdown, memory_rows, plain, replaced, throughput  # noqa: E402
+from table import (  # noqa: E402
+    Results,
+    client_words,
+    markdown,
+    memory_rows,
+    plain,
+    replaced,
+    throughput,
+)
 
 from inorder_server.bench.plan import BenchError  # noqa: E402
 
@@ -36,6 +45,8 @@ _README = _HERE.parent.parent / "README.md"
 _CHART = _HERE / "chart.svg"
 _BUSY = 0.9
 _MEMORY = "memory"
+_CLIENT = "client"
+_WINDOW = 256
 # Enough for every kind of measurement to be made once.
 _QUICK = {"50 × 16", "50 × 4 of 200 KiB", "50 × 16 busy", "1,000 × 1, open loop"}
 
@@ -117,6 +128,11 @@ async def measure_all(given: argparse.Namespace, disk: Path) -> tuple[Results, l
     if not given.case or _MEMORY in given.case:
         sessions, queues = (50, 1) if bench.quick else (5000, 20)
         results.memory = await memory_of(bench.fresh, sessions, queues, bench.form.processes)
+    if not given.case or _CLIENT in given.case:
+        form = bench.form
+        results.client = await client_alone(
+            bench.fresh, window=_WINDOW, rounds=form.rounds, seconds=form.seconds
+        )
     return results, bench.complaints
 
 
@@ -127,7 +143,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=4.0, help="measured in each run")
     parser.add_argument("--warmup", type=float, default=1.0, help="seconds before that")
     parser.add_argument(
-        "--case", action="append", help=f"only those whose name contains it; {_MEMORY}"
+        "--case", action="append", help=f"only those whose name contains it; {_MEMORY}; {_CLIENT}"
     )
     parser.add_argument("--peers", action="store_true", help="Socket.IO and Redis Streams, too")
     parser.add_argument("--quick", action="store_true", help="only show that it works")
@@ -143,6 +159,8 @@ def main() -> int:
         print("\n" + plain(throughput(results)))
     if results.memory is not None:
         print("\n" + plain(memory_rows(results.memory)))
+    if results.client is not None:
+        print(f"\n{client_words(results.client)}")
     if given.json:
         given.json.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1))
     if given.write:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+from client_alone import Client
 from machine import Machine
 from measure import Form, Result, Spread
 from memory_of import Memory
@@ -19,6 +20,7 @@ class Results(msgspec.Struct, kw_only=True):
     form: Form
     results: list[Result]
     memory: Memory | None = None
+    client: Client | None = None
 
 
 def throughput(results: Results) -> list[list[str]]:
@@ -55,6 +57,15 @@ def memory_rows(memory: Memory) -> list[list[str]]:
     return rows
 
 
+def client_words(client: Client) -> str:
+    """One sentence on the Python client."""
+    return (
+        f"The Python client, one connection with {client.window} in flight: "
+        f"{client.per_second:,.0f} requests/s came through, each for {client.cpu_us:.1f} µs of its "
+        f"own CPU: {1e6 / client.cpu_us:,.0f} a second would keep one core busy."
+    )
+
+
 def markdown(results: Results) -> str:
     """What stands between the marks in the README."""
     form = results.form
@@ -68,6 +79,8 @@ def markdown(results: Results) -> str:
     ]
     if results.memory is not None:
         text.append(_as_markdown(memory_rows(results.memory)))
+    if results.client is not None:
+        text.append(client_words(results.client))
     text.append(f"`{COMMAND}` measures all of it again, and writes this.")
     return "\n\n".join(text)
 

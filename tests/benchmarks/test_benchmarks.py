@@ -49,6 +49,8 @@ def test_the_quick_form_measures_everything_once_and_writes_it(
     assert any(run.rate for result in results.results for run in result.runs.get("inorder", ()))
     assert results.machine.fdatasync_ms > 0
     assert results.memory is not None
+    assert results.client is not None
+    assert "The Python client" in readme.read_text(encoding="utf-8")
     text = readme.read_text(encoding="utf-8")
     assert text.startswith(f"before\n{BEGIN}\n![")
     assert text.endswith(f"{END}\nafter\n")
