@@ -1,9 +1,10 @@
 // The client against a real server: what a page sees of it.
 
 import assert from "node:assert/strict";
+import { createServer } from "node:net";
 
 import * as inorder from "../../protocol/inorder/browser/inorder.js";
-import { fakeStorage, vanish } from "./page.js";
+import { fakeStorage, settled, vanish } from "./page.js";
 import { direct, EVE, options, order, test, until, url, WebSocket } from "./stage.js";
 
 const { connect } = inorder;
@@ -26,7 +27,10 @@ test("a first session: register, results in order, progress, a receipt", async (
     return job;
   });
   assert.deepEqual(await Promise.all(jobs.map((job) => job.accepted)), [2, 3, 4]);
-  assert.deepEqual((await Promise.all(jobs)).map(({ slept }) => slept), [0.05, 0.01, 0]);
+  assert.deepEqual(
+    (await Promise.all(jobs)).map(({ slept }) => slept),
+    [0.05, 0.01, 0],
+  );
   assert.deepEqual(order, [2, 3, 4]);
 
   const heard = [];
@@ -36,7 +40,13 @@ test("a first session: register, results in order, progress, a receipt", async (
     read.push(value);
     if (value === 3) assert.equal(await telling.cancel(), true);
   }
-  assert.deepEqual([heard, read], [[1, 2, 3], [1, 2, 3]]);
+  assert.deepEqual(
+    [heard, read],
+    [
+      [1, 2, 3],
+      [1, 2, 3],
+    ],
+  );
   await assert.rejects(telling, inorder.Cancelled);
   assert.equal(await telling.catch((error) => error.code), "cancelled");
 
@@ -64,7 +74,10 @@ test("a pipeline of a thousand, with ids of one's own", async () => {
     const ended = [];
     for (const [n, job] of jobs.entries()) job.then((value) => ended.push([n, job.seq, value]));
     await jobs.at(-1);
-    assert.deepEqual(ended, [...Array(1000).keys()].map((n) => [n, n + 1, n]));
+    assert.deepEqual(
+      ended,
+      [...Array(1000).keys()].map((n) => [n, n + 1, n]),
+    );
     assert.equal((await session.close()).done, 1000);
   }
 });
@@ -79,7 +92,10 @@ test("what is refused takes no number, and what is behind it moves up", async ()
   for (const [n, { value, reason }] of outcomes.entries()) {
     if (n % 10 === 3) {
       assert.ok(reason instanceof inorder.Refused);
-      assert.deepEqual([reason.code, reason.accepted, reason.retry], ["unknown_method", false, false]);
+      assert.deepEqual(
+        [reason.code, reason.accepted, reason.retry],
+        ["unknown_method", false, false],
+      );
       assert.equal(jobs[n].seq, null);
       await assert.rejects(jobs[n].accepted, inorder.Refused);
     } else {
@@ -125,7 +141,12 @@ test("an AbortSignal cancels: what runs, what waits, what was not sent", async (
   control.abort();
   const early = session.submit("echo", 4, { signal: control.signal });
   assert.equal(await kept, 2);
-  for (const [job, accepted] of [[running, true], [waiting, true], [unsent, false], [early, false]]) {
+  for (const [job, accepted] of [
+    [running, true],
+    [waiting, true],
+    [unsent, false],
+    [early, false],
+  ]) {
     const error = await job.catch((it) => it);
     assert.deepEqual([error.constructor, error.accepted], [inorder.Cancelled, accepted]);
     assert.equal(await job.cancel(), true);
@@ -152,7 +173,11 @@ test("status, methods, ping", async () => {
 test("a page that starts again resumes by its state", async () => {
   const first = await connect(direct, options);
   assert.equal(await first.request("echo", "one"), "one");
-  const left = [first.submit("sleep", [0.2]), first.submit("echo", "three"), first.submit("echo", 4)];
+  const left = [
+    first.submit("sleep", [0.2]),
+    first.submit("echo", "three"),
+    first.submit("echo", 4),
+  ];
   await left[2].accepted;
   const state = JSON.parse(JSON.stringify(await first.detach()));
   assert.deepEqual(state, { session: first.id, held: 1, accepted: 4 });
@@ -164,7 +189,11 @@ test("a page that starts again resumes by its state", async () => {
   assert.deepEqual([second.id, second.resumed], [first.id, true]);
   const outcomes = [];
   for await (const { seq, result, error } of second.outcomes()) outcomes.push([seq, result, error]);
-  assert.deepEqual(outcomes, [[2, { slept: 0.2 }, null], [3, "three", null], [4, 4, null]]);
+  assert.deepEqual(outcomes, [
+    [2, { slept: 0.2 }, null],
+    [3, "three", null],
+    [4, 4, null],
+  ]);
   assert.equal(await second.request("echo", "five"), "five");
   assert.equal((await second.close()).done, 5);
   await assert.rejects(connect(direct, { ...options, resume: state }), (error) => {
@@ -202,7 +231,11 @@ test("a wrong password, a name that is taken, nobody there", async () => {
   });
   await assert.rejects(connect(direct, { ...options, register: true }), { code: "name_taken" });
   await assert.rejects(connect(direct, { ...options, auth: undefined }), inorder.LoginFailed);
-  await assert.rejects(connect("ws://127.0.0.1:9/ws", options), { code: "unreachable", retry: true });
+  const nobody = createServer();
+  await new Promise((resolve) => nobody.listen(0, "127.0.0.1", resolve));
+  const there = `ws://127.0.0.1:${nobody.address().port}/ws`;
+  await new Promise((resolve) => nobody.close(resolve));
+  await assert.rejects(connect(there, options), { code: "unreachable", retry: true });
   await assert.rejects(connect("no url", options), SyntaxError);
   class Foreign extends WebSocket {
     constructor(address, protocols) {
@@ -262,8 +295,10 @@ test("given up after a while, or at once", async () => {
 
 test("the first connection may be tried again", async () => {
   await order("refuse");
+  const before = await order("opened");
   const connecting = connect(url, { ...options, keepTrying: true });
-  setTimeout(() => order("admit"), 50);
+  while ((await order("opened")) < before + 3);
+  await order("admit");
   const session = await connecting;
   assert.equal(await session.request("echo", 1), 1);
   await session.close();
@@ -277,7 +312,7 @@ test("a half-open connection is noticed, and callers wait no longer than need be
   await order("freeze");
   const job = session.submit("echo", 2);
   session._hurryUp(); // as `online` does
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  await settled();
   const reconnecting = until(session, "reconnecting");
   ahead += 10;
   session._wake();

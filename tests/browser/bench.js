@@ -1,5 +1,7 @@
 // A core with its far end in hand, and a server's numbering rules in memory.
 
+import assert from "node:assert/strict";
+
 import { Core } from "../../protocol/inorder/browser/inorder/core.js";
 
 export const LIMITS = {
@@ -97,6 +99,21 @@ export class Bench {
 
 export function of(events, kind) {
   return events.filter((event) => event.kind === kind);
+}
+
+/** Half a second before each attempt. */
+export function* halves() {
+  for (;;) yield 0.5;
+}
+
+/** An open session that comes back after half a second, for a minute. */
+export const lasting = () => new Bench({ giveUpAfter: 60, backoff: halves }).open();
+
+/** Half a second later it is back. */
+export function back(bench, fields) {
+  bench.now += 0.5;
+  assert.ok(bench.core.due(bench.now));
+  return bench.open({ resumed: true, ...fields });
 }
 
 /**
@@ -218,7 +235,9 @@ export class Model {
   status() {
     const { committed, settled, acked } = this;
     const queued = committed - settled;
-    return [{ type: "status", session: "s1", epoch: 1, accepted: committed, settled, acked, queued }];
+    return [
+      { type: "status", session: "s1", epoch: 1, accepted: committed, settled, acked, queued },
+    ];
   }
 
   end({ mode = "finish" }) {

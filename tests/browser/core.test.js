@@ -5,24 +5,16 @@ import { test } from "node:test";
 
 import { bytesOf, encode } from "../../protocol/inorder/browser/inorder/encoding.js";
 import * as errors from "../../protocol/inorder/browser/inorder/errors.js";
-import { PATIENCE } from "../../protocol/inorder/browser/inorder/heartbeat.js";
 import { MOVES, Phase } from "../../protocol/inorder/browser/inorder/phases.js";
-import { backoff, comesBack, FIRST, judge, MOST } from "../../protocol/inorder/browser/inorder/retry.js";
+import {
+  backoff,
+  comesBack,
+  FIRST,
+  judge,
+  MOST,
+} from "../../protocol/inorder/browser/inorder/retry.js";
 import { Line } from "../../protocol/inorder/browser/inorder/window.js";
-import { Bench, of, refusal } from "./bench.js";
-
-function* halves() {
-  for (;;) yield 0.5;
-}
-
-/** An open session that comes back after half a second, for a minute. */
-const lasting = () => new Bench({ giveUpAfter: 60, backoff: halves }).open();
-
-function back(bench, fields) {
-  bench.now += 0.5;
-  assert.ok(bench.core.due(bench.now));
-  return bench.open({ resumed: true, ...fields });
-}
+import { back, Bench, lasting, of, refusal } from "./bench.js";
 
 // ---- requests
 
@@ -126,7 +118,10 @@ test("goes back once, with a window of 32 that doubles", () => {
   assert.deepEqual(bench.requests(), []);
   assert.equal(bench.core.nextDeadline(), bench.now + 2);
   bench.now += 2;
-  assert.deepEqual(bench.requests(), [...Array(32).keys()].map((n) => [`r${n + 1}`, n + 1]));
+  assert.deepEqual(
+    bench.requests(),
+    [...Array(32).keys()].map((n) => [`r${n + 1}`, n + 1]),
+  );
   bench.accept("r32", 32);
   assert.equal(bench.requests().length, 64);
   bench.say(refusal("unknown_method", "r33", { details: { seq: 33 } }));
@@ -136,7 +131,9 @@ test("goes back once, with a window of 32 that doubles", () => {
 // ---- losing and coming back
 
 test("close codes: stop or come back, in one place", () => {
-  for (const code of [1001, 1005, 1006, 1011, 1012, 1013, 3000, 4000, 4503, 4508, 4509, 4510, 4529]) {
+  for (const code of [
+    1001, 1005, 1006, 1011, 1012, 1013, 3000, 4000, 4503, 4508, 4509, 4510, 4529,
+  ]) {
     assert.ok(comesBack(code), String(code));
   }
   for (const code of [1000, 1002, 1003, 1007, 1009, 4400, 4401, 4403, 4409, 4410, 4499]) {
@@ -165,7 +162,11 @@ test("backoff: a random part of a bound that doubles", () => {
 });
 
 test("codes that stop end everything with the reason", () => {
-  for (const [code, word] of [[4409, "replaced"], [4403, "forbidden"], [1009, ""]]) {
+  for (const [code, word] of [
+    [4409, "replaced"],
+    [4403, "forbidden"],
+    [1009, ""],
+  ]) {
     const bench = lasting();
     const sent = bench.core.submit("echo");
     bench.sent();
@@ -196,7 +197,10 @@ test("an outage has its deadline, and says what became of each request", () => {
   bench.now += 0.5;
   assert.ok(!bench.core.due(bench.now));
   bench.events();
-  assert.deepEqual(calls.map(({ error }) => error.accepted), [true, null, null, false]);
+  assert.deepEqual(
+    calls.map(({ error }) => error.accepted),
+    [true, null, null, false],
+  );
   assert.equal(calls[1].error.message, "no connection for 60 s; no");
   assert.deepEqual([bench.core.phase, bench.states().at(-1)], [Phase.LOST, "lost"]);
 });
@@ -315,86 +319,13 @@ test("a session that accepted nothing is replaced; one with something at stake i
   }
 });
 
-// ---- the heartbeat
-
-test("a ping after 20 s of silence; dead is who says nothing at all within 10 s", () => {
-  const bench = lasting();
-  assert.equal(bench.core.nextDeadline(), bench.now + 20);
-  bench.now += 19;
-  assert.deepEqual(bench.sent(), []);
-  bench.say({ type: "token", token: "t2", expires_in: 9 });
-  bench.now += 19.9;
-  assert.deepEqual(bench.sent(), []);
-  bench.now += 0.1;
-  assert.deepEqual(bench.sent(), [{ type: "ping" }]);
-  bench.now += PATIENCE - 0.1;
-  assert.deepEqual(bench.sent(), []);
-  bench.say({ type: "progress", id: "x", seq: 1, attempt: 1, n: 1, progress: 0 });
-  assert.equal(bench.core.nextDeadline(), bench.now + 20, "any frame will do");
-  bench.say({ type: "pong" });
-  bench.now += 20;
-  assert.deepEqual(bench.sent(), [{ type: "ping" }]);
-  bench.now += PATIENCE;
-  assert.deepEqual(bench.sent(), []);
-  assert.equal(bench.core.phase, Phase.AWAY);
-  const [dropped] = of(bench.seen, "dropped");
-  assert.match(dropped.error.message, /within 10 s of a ping/);
-  back(bench, {});
-  assert.deepEqual(bench.sent(), [], "an older ping is not asked again");
-});
-
-test("who has slept does not say that the other is dead, but asks once more", () => {
-  const bench = lasting();
-  bench.now += 20;
-  assert.deepEqual(bench.sent(), [{ type: "ping" }]);
-  bench.now += 3600;
-  assert.deepEqual(bench.sent(), [{ type: "ping" }]);
-  bench.say({ type: "pong" }, { type: "pong" });
-  bench.now += 3600;
-  assert.deepEqual(bench.sent(), [{ type: "ping" }]);
-  bench.now += 60;
-  assert.deepEqual(bench.sent(), [{ type: "ping" }], "timers of a hidden page come each minute");
-  bench.now += 60;
-  assert.deepEqual(bench.sent(), []);
-  assert.equal(bench.core.phase, Phase.AWAY);
-});
-
-test("a hurry: one ping at once, or the next attempt at once", () => {
-  const bench = lasting();
-  bench.core.hurry(bench.now);
-  bench.core.hurry(bench.now);
-  assert.deepEqual(bench.sent(), [{ type: "ping" }]);
-  bench.core.hurry(bench.now);
-  assert.deepEqual(bench.sent(), []);
-  bench.lose();
-  assert.ok(!bench.core.due(bench.now));
-  bench.core.hurry(bench.now);
-  assert.ok(bench.core.due(bench.now));
-  bench.core.hello({ token: "t" });
-  bench.sent();
-  const busy = new errors.LoginFailed("overloaded", "", { retry: true, after: 7 });
-  bench.core.connectFailed(busy, bench.now);
-  bench.core.hurry(bench.now);
-  assert.ok(!bench.core.due(bench.now + 6.9), "what the server asked for is kept");
-  assert.ok(bench.core.due(bench.now + 7));
-});
-
-test("it beats only while there is a connection", () => {
-  const bench = new Bench();
-  bench.core.hurry(bench.now);
-  bench.core.hello({ token: "t" });
-  bench.sent();
-  bench.say({ type: "error", code: "x", message: "", retry: false, of: "hello" });
-  assert.equal(bench.core.nextDeadline(), Infinity);
-  bench.open();
-  bench.core.detach();
-  assert.equal(bench.core.nextDeadline(), Infinity);
-});
-
 // ---- small things
 
 test("every phase knows its moves", () => {
-  assert.deepEqual(Object.keys(MOVES).map(Number), Object.values(Phase).sort((a, b) => a - b));
+  assert.deepEqual(
+    Object.keys(MOVES).map(Number),
+    Object.values(Phase).sort((a, b) => a - b),
+  );
   const { core } = new Bench();
   assert.throws(() => core._enter(Phase.BYE), /0 to 6/);
 });
@@ -404,9 +335,9 @@ test("a line goes both ways", () => {
   const plain = [];
   for (let n = 0; n < 20_000; n += 1) {
     const what = (n * 7919) % 10;
-    if (what < 5) plain.push(n), line.push(n);
+    if (what < 5) (plain.push(n), line.push(n));
     else if (what < 8) assert.equal(line.shift(), plain.shift());
-    else if (what < 9) plain.unshift(n), line.unshift(n);
+    else if (what < 9) (plain.unshift(n), line.unshift(n));
     else assert.equal(line.pop(), plain.pop());
     assert.equal(line.length, plain.length);
     assert.deepEqual([line.first, line.last], [plain[0], plain.at(-1)]);

@@ -71,7 +71,10 @@ for (const [name, browser] of Object.entries(WAYS)) {
     storage.setItem(KEY, JSON.stringify(KEPT));
     const answers = [];
     for (let n = 0; n < 3; n += 1) {
-      void tabs.tab(fakeStorage(storage)).recall().then((kept) => answers.push(kept.state));
+      void tabs
+        .tab(fakeStorage(storage))
+        .recall()
+        .then((kept) => answers.push(kept.state));
     }
     await tabs.clock.pass(LOCK_WAIT + 0.01);
     await settled();

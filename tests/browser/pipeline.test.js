@@ -22,7 +22,10 @@ test("cut off twenty times in a pipeline", async () => {
   const ended = [];
   for (const job of jobs) job.then(() => ended.push(job.seq));
   assert.deepEqual(await Promise.all(jobs), balances(PIPELINE).slice(1));
-  assert.deepEqual(ended, [...Array(PIPELINE - 1).keys()].map((n) => n + 2));
+  assert.deepEqual(
+    ended,
+    [...Array(PIPELINE - 1).keys()].map((n) => n + 2),
+  );
   const receipt = await session.close();
   assert.deepEqual([receipt.accepted, receipt.done, receipt.verified], [PIPELINE, PIPELINE, true]);
   assert.ok((await order("opened")) > 20);

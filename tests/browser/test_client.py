@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "protocol" / "inorder" / "browser" / "inorder.js"
 
 
-@pytest.mark.parametrize("file", ["core", "vectors", "walk", "keeper", "session"])
+@pytest.mark.parametrize("file", ["core", "heartbeat", "vectors", "walk", "keeper", "session", "tabs"])
 async def test_without_a_server(node, file: str) -> None:
     await node(f"{file}.test.js")
 
@@ -51,6 +51,12 @@ async def test_its_types(packages: Path, tmp_path: Path) -> None:
 async def test_against_a_server(node, stage) -> None:
     led = await stage()
     await node("behaviour.test.js", **led.env)
+
+
+@pytest.mark.slow
+async def test_pages_of_the_documents(node, stage) -> None:
+    led = await stage()
+    await node("pages.test.js", **led.env)
 
 
 @pytest.mark.slow

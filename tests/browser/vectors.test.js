@@ -86,7 +86,7 @@ class Program {
     const [kind] = Object.keys(step);
     if (kind === "call") this[`call_${step.call}`](step);
     else this[kind](step);
-    for (let outcome; (outcome = this.bench.core.nextOutcome()); ) {
+    for (let outcome; (outcome = this.bench.core.nextOutcome());) {
       this.outcomes[outcome.id] = outcome;
     }
   }
@@ -97,7 +97,10 @@ class Program {
 
   login() {
     this.connect();
-    assert.deepEqual(this.bench.sent().map(({ type }) => type), ["hello"]);
+    assert.deepEqual(
+      this.bench.sent().map(({ type }) => type),
+      ["hello"],
+    );
     this.bench.say(welcome());
   }
 
@@ -222,6 +225,7 @@ test("every message of a server is understood", () => {
       }
     }
   }
-  const types = "accepted bye cancelling draining error hint methods pong progress result status token welcome";
+  const types =
+    "accepted bye cancelling draining error hint methods pong progress result status token welcome";
   assert.deepEqual([...understood].sort(), types.split(" "));
 });

@@ -22,7 +22,11 @@ function random(seed) {
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   };
   const below = (n) => Math.floor(next() * n);
-  return { below, within: (low, high) => low + below(high - low + 1), pick: (of) => of[below(of.length)] };
+  return {
+    below,
+    within: (low, high) => low + below(high - low + 1),
+    pick: (of) => of[below(of.length)],
+  };
 }
 
 /** A core and a server, and frames under way between them while there is a connection. */
@@ -111,7 +115,8 @@ class Road {
 
   move(what) {
     if (what === "arrive" && this.up.length) {
-      for (const message of [JSON.parse(this.up.shift())].flat()) this.say(this.far.handle(message));
+      for (const message of [JSON.parse(this.up.shift())].flat())
+        this.say(this.far.handle(message));
     } else if (what === "answer" && this.down.length) {
       this.bench.say(this.down.shift());
       this.pump();
@@ -154,7 +159,10 @@ class Road {
     const ids = far.requests.map(({ id }) => id);
     const known = new Set(ids);
     assert.equal(known.size, ids.length);
-    assert.deepEqual(ids, calls.filter(({ id }) => known.has(id)).map(({ id }) => id));
+    assert.deepEqual(
+      ids,
+      calls.filter(({ id }) => known.has(id)).map(({ id }) => id),
+    );
     for (const [n, call] of calls.entries()) {
       const accepted = call.error ? call.error.accepted : true;
       if (accepted !== null) assert.equal(accepted, known.has(call.id), String(call.error));
@@ -166,7 +174,10 @@ class Road {
     // Outcomes came in order, and whoever waits for acceptance was told.
     if (!this.bench.core.error) {
       const done = ended.filter(({ error }) => !error || error.accepted);
-      assert.deepEqual(done, calls.filter((call) => done.includes(call)));
+      assert.deepEqual(
+        done,
+        calls.filter((call) => done.includes(call)),
+      );
       assert.deepEqual(new Set(this.accepted), new Set(done));
     }
     for (const call of this.asked) assert.ok(this.answered.includes(call) || ended.includes(call));

@@ -229,3 +229,8 @@ export function forgotten() {
   const message = "its outcome was acknowledged before, and is forgotten";
   return new Refused("already_acknowledged", message, { accepted: true });
 }
+
+/** The exception for a request that comes when the program has said `close`. */
+export function closing() {
+  return new Refused("closing", "the session is being closed", { accepted: false });
+}

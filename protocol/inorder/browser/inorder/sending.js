@@ -264,7 +264,7 @@ export class Sending {
     if (now >= window.pausedUntil) window.pausedUntil = -Infinity;
     const largest = this.limits.message_bytes - SEQ_BYTES;
     let call;
-    for (let room = window.room(now); room > 0 && (call = window.next()); ) {
+    for (let room = window.room(now); room > 0 && (call = window.next());) {
       if (call.size > largest) {
         const said = `a request has at most ${this.limits.message_bytes} bytes`;
         const no = { accepted: false };
@@ -360,7 +360,7 @@ export class Sending {
   }
 
   _refuseUnsent() {
-    for (let call; (call = this._window.next()); ) this._end(call, closing());
+    for (let call; (call = this._window.next());) this._end(call, errors.closing());
   }
 
   /**
@@ -394,12 +394,7 @@ export class Sending {
   /** Why nothing more is taken. */
   _over() {
     if (this.error) return this.error.about(false);
-    if (this._mode !== null) return closing();
+    if (this._mode !== null) return errors.closing();
     return new errors.ConnectionLost("connection_lost", "not connected", { accepted: false });
   }
-}
-
-function closing() {
-  const said = "the session is being closed";
-  return new errors.Refused("closing", said, { accepted: false });
 }

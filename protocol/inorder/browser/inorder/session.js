@@ -105,7 +105,7 @@ export class Session extends Shell {
    */
   async *outcomes() {
     for (;;) {
-      for (let outcome; (outcome = this._core.nextOutcome()); ) {
+      for (let outcome; (outcome = this._core.nextOutcome());) {
         this._wake();
         yield outcome;
       }

@@ -272,7 +272,7 @@ export class Shell extends EventTarget {
     if (this._dispatching) return;
     this._dispatching = true;
     try {
-      for (let events; (events = this._core.events()).length; ) {
+      for (let events; (events = this._core.events()).length;) {
         for (const event of events) this._on(event);
       }
     } finally {
