@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "protocol" / "inorder" / "browser" / "inorder.js"
 
 
-@pytest.mark.parametrize("file", ["core", "heartbeat", "vectors", "walk", "keeper", "session", "tabs"])
+@pytest.mark.parametrize(
+    "file", ["core", "heartbeat", "vectors", "walk", "keeper", "session", "tabs"]
+)
 async def test_without_a_server(node, file: str) -> None:
     await node(f"{file}.test.js")
 
