@@ -36,12 +36,20 @@ export function comesBack(closeCode) {
  * "log in anew": other credentials may do; where there are none, stop.
  *
  * @param {InorderError} error
+ * @param {boolean} [byALateHello] an attempt of this client's own that it gave up without an
+ *   answer may be what has replaced its connection (SPEC.md, "Resume")
  * @returns {"stop" | "come back" | "log in anew"}
  */
-export function judge(error) {
+export function judge(error, byALateHello = false) {
+  if (byALateHello && wasReplaced(error)) return "come back";
   const refused = error.code === "unauthenticated" || error.code === "token_expired";
   if (error.name === "LoginFailed" && refused) return "log in anew";
   return error.retry ? "come back" : "stop";
+}
+
+/** Whether another connection has the session now. @param {InorderError} error */
+export function wasReplaced(error) {
+  return "closeCode" in error && error.closeCode === CLOSE.REPLACED;
 }
 
 /**

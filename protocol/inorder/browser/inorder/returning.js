@@ -17,6 +17,8 @@ import { Place } from "./window.js";
 
 /** Seconds after which a connection counts as good even if nothing was done on it. */
 const STEADY = 5;
+/** Seconds for which a `hello` that was not answered may still be read by the server. */
+const LATE = 60;
 
 export class Returning extends Sending {
   /**
@@ -43,6 +45,9 @@ export class Returning extends Sending {
     this._mark = "";
     this._repeats = false;
     this._heart = new Heartbeat();
+    /** When attempts were given up whose hello, with a session, was not answered.
+     *  @type {number[]} */
+    this._unanswered = [];
   }
 
   /** Whether an older session was resumed. */
@@ -155,10 +160,11 @@ export class Returning extends Sending {
     const live = isLive(this.phase);
     let delay = 0;
     if (live) this._noteOutage(now, broken);
+    const late = this._mayBeLate(error, now);
     if (this._patience > 0 && error instanceof errors.SessionGone && this._nothingAtStake()) {
       // The server keeps no session that accepted nothing: another is as good.
       this.session = "";
-    } else if (retry.judge(error) !== "come back") {
+    } else if (retry.judge(error, late) !== "come back") {
       this._forget(error);
       return;
     } else if (now < this._giveUpAt) {
@@ -176,6 +182,15 @@ export class Returning extends Sending {
     this._retryAt = now + delay;
     if (this.phase !== Phase.AWAY) this._enter(Phase.AWAY);
     this._events.push({ kind: "dropped", error });
+  }
+
+  /** Whether a hello of our own may have replaced us: each that was not answered does it once
+   *  at most. @param {InorderError} error @param {number} now */
+  _mayBeLate(error, now) {
+    this._unanswered = this._unanswered.filter((at) => now - at <= LATE);
+    if (retry.wasReplaced(error)) return this._unanswered.shift() !== undefined;
+    if (this.phase === Phase.GREETING && this.session) this._unanswered.push(now);
+    return false;
   }
 
   /** @param {InorderError} error @param {number} now */
