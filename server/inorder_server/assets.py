@@ -17,36 +17,61 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 _KINDS = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
 }
+_PAGE = "/console/index.html"
+# Nothing inline, nothing from elsewhere, and the page in nobody's frame.
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One file: its bytes, its media type, and a strong ETag of them."""
+    """One file: its bytes, and its media type. ``shared``: pages of other origins may have it."""
 
     body: bytes
     kind: str
-    etag: str
+    shared: bool = False
+
+    @property
+    def etag(self) -> str:
+        """A strong one: of the bytes."""
+        return f'"{hashlib.sha256(self.body).hexdigest()[:32]}"'
 
     def answer(self, request: Request) -> Response:
         """200 with the file; 304 without it where the browser has it (RFC 9110, 13.1.2)."""
-        known = _tags(request.headers)
-        fresh = "*" in known or self.etag in known
+        known, etag = _tags(request.headers), self.etag
+        fresh = "*" in known or etag in known
         status = HTTPStatus.NOT_MODIFIED if fresh else HTTPStatus.OK
         headers = Headers(
             {
-                "ETag": self.etag,
+                "ETag": etag,
                 # Kept, and asked for again each time: an upgraded server is seen at once.
                 "Cache-Control": "no-cache",
                 "Connection": "close",
                 "X-Content-Type-Options": "nosniff",
                 "Referrer-Policy": "no-referrer",
-                # The module is no secret; pages of `allowed_origins` import it from here.
-                "Access-Control-Allow-Origin": "*",
-                "Cross-Origin-Resource-Policy": "cross-origin",
             }
         )
+        if self.shared:
+            headers["Access-Control-Allow-Origin"] = "*"
+            headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+        else:
+            headers["Content-Security-Policy"] = _POLICY
+            headers["Cross-Origin-Resource-Policy"] = "same-origin"
         if not fresh:
             headers["Content-Type"] = self.kind
             headers["Content-Length"] = str(len(self.body))
@@ -55,17 +80,23 @@ class Asset:
 
 def client_module() -> dict[str, Asset]:
     """The browser's client by path: ``/inorder.js`` and what it imports, ``/inorder/….js``."""
-    return dict(_walk(files("inorder") / "browser", "/"))
+    # It is no secret; pages of `allowed_origins` import it from here.
+    return dict(_walk(files("inorder") / "browser", "/", shared=True))
 
 
-def _walk(folder: Traversable, at: str) -> Iterator[tuple[str, Asset]]:
+def console() -> dict[str, Asset]:
+    """The page by path, ``/``, and what it is made of, ``/console/…``. In the page ``{host}``
+    stands for the address it was asked for by."""
+    found = dict(_walk(files(__package__) / "console", "/console/", shared=False))
+    return {"/": found.pop(_PAGE), **found}
+
+
+def _walk(folder: Traversable, at: str, *, shared: bool) -> Iterator[tuple[str, Asset]]:
     for entry in folder.iterdir():
         if entry.is_dir():
-            yield from _walk(entry, f"{at}{entry.name}/")
+            yield from _walk(entry, f"{at}{entry.name}/", shared=shared)
         elif kind := _KINDS.get(entry.name[entry.name.rfind(".") :]):
-            body = entry.read_bytes()
-            etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-            yield f"{at}{entry.name}", Asset(body, kind, etag)
+            yield f"{at}{entry.name}", Asset(entry.read_bytes(), kind, shared)
 
 
 def _tags(headers: Headers) -> set[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
 from urllib.parse import SplitResult, urlsplit
@@ -23,7 +23,7 @@ from websockets.typing import Subprotocol
 
 from inorder.messages import SUBPROTOCOL
 
-from .assets import Asset, client_module
+from .assets import Asset, client_module, console
 from .auth import Auth, Identity
 from .config import Config
 from .edge import Peer
@@ -31,20 +31,6 @@ from .metrics import Metrics
 from .refusal import Refusal
 
 WS_PATH = "/ws"
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>inorder</title>
-<h1>inorder</h1>
-<p>A WebSocket session server: your requests run one at a time, in order, and none that was
-accepted is ever lost.</p>
-<p>Clients connect to <code>/ws</code>. By hand: <code>wscat -c ws://{host}/ws</code></p>
-<p><a href="/healthz">health</a> · <a href="/readyz">readiness</a>
-· <a href="/metrics">metrics</a></p>
-</html>
-"""
 
 # Headers that decide something: which of two would count is anybody's guess.
 _ONCE = ("Host", "Origin", "Authorization", "Upgrade")
@@ -78,7 +64,7 @@ class Web:
     ready: Callable[[], bool]
     """Whether new work is taken: false while draining and while the store is away."""
     draining: Callable[[], bool]
-    assets: Mapping[str, Asset] = field(default_factory=client_module)
+    assets: Mapping[str, Asset] = field(default_factory=lambda: client_module() | console())
 
     async def process(self, connection: ServerConnection, request: Request) -> Response | None:
         """websockets' ``process_request``."""
@@ -149,19 +135,18 @@ class Web:
     # ---- the routes
 
     def _answer_to(self, path: str) -> Callable[[Request], Response] | None:
-        if asset := self.assets.get(path):
-            return asset.answer
-        route = _ROUTES.get(path)
-        return None if route is None else partial(route, self)
+        if route := _ROUTES.get(path):
+            return partial(route, self)
+        asset = self.assets.get(path)
+        return None if asset is None else asset.answer
 
     def _home(self, request: Request) -> Response:
         host = request.headers.get("Host", "")
         if not all(c.isalnum() or c in ".:-[]" for c in host):
             host = ""
-        page = _PAGE.replace("{host}", host or f"{self.config.server.host}")
-        response = _response(HTTPStatus.OK, page.encode(), "text/html; charset=utf-8")
-        response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
-        return response
+        page = self.assets["/"]
+        body = page.body.replace(b"{host}", (host or self.config.server.host).encode())
+        return replace(page, body=body).answer(request)
 
     def _health(self, _request: Request) -> Response:
         return _text(HTTPStatus.OK, "ok")

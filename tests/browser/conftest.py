@@ -82,7 +82,7 @@ class Stage:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while line := (await reader.readline()).decode().split():
-                answer = await self._order(*line)
+                answer = await self.order(*line)
                 writer.write(f"{answer}\n".encode())
                 await writer.drain()
         except ConnectionError:
@@ -90,7 +90,7 @@ class Stage:
         finally:
             writer.close()
 
-    async def _order(self, word: str, *rest: str) -> object:
+    async def order(self, word: str, *rest: str) -> object:
         proxy = self.proxy
         if word in ("drop", "close", "freeze", "thaw", "refuse", "admit"):
             getattr(proxy, word)()

@@ -15,17 +15,19 @@ from tools import tool
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "protocol" / "inorder" / "browser" / "inorder.js"
+CONSOLE = ROOT / "server" / "inorder_server" / "console" / "main.js"
 
 
 @pytest.mark.parametrize(
-    "file", ["core", "heartbeat", "vectors", "walk", "keeper", "session", "tabs"]
+    "file",
+    ["core", "heartbeat", "late_hello", "vectors", "walk", "keeper", "session", "tabs", "console"],
 )
 async def test_without_a_server(node, file: str) -> None:
     await node(f"{file}.test.js")
 
 
-async def test_its_types(packages: Path, tmp_path: Path) -> None:
-    """As an editor sees them: strictly."""
+async def test_types(packages: Path, tmp_path: Path) -> None:
+    """Of the module and the console, as an editor sees them: strictly."""
     options = {
         "allowJs": True,
         "checkJs": True,
@@ -38,8 +40,9 @@ async def test_its_types(packages: Path, tmp_path: Path) -> None:
         "moduleResolution": "bundler",
         "lib": ["ES2022", "DOM", "DOM.Iterable"],
         "types": [],
+        "paths": {"/inorder.js": [str(MODULE)]},
     }
-    project = {"compilerOptions": options, "files": [str(MODULE)]}
+    project = {"compilerOptions": options, "files": [str(MODULE), str(CONSOLE)]}
     (tmp_path / "tsconfig.json").write_text(json.dumps(project), encoding="utf-8")
     compiler = packages / "node_modules" / "typescript" / "bin" / "tsc"
     process = await asyncio.create_subprocess_exec(

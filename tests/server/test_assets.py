@@ -9,10 +9,13 @@ import pytest
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from inorder_server.assets import Asset, client_module
+from inorder_server.assets import Asset, client_module, console
 
-FOLDER = Path(__file__).parents[2] / "protocol" / "inorder" / "browser"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "protocol" / "inorder" / "browser"
+PAGE = ROOT / "server" / "inorder_server" / "console"
 ASSETS = client_module()
+CONSOLE = console()
 
 
 def ask(asset: Asset, *tags: str) -> Response:
@@ -69,3 +72,44 @@ def test_what_it_has_not(tags: tuple[str, ...]) -> None:
 def test_several_headers_count_together() -> None:
     asset = ASSETS["/inorder.js"]
     assert ask(asset, '"other"', asset.etag).status_code == 304
+
+
+# ---- the console
+
+
+def test_the_page_and_what_it_is_made_of() -> None:
+    files = {f"/console/{path.name}": path for path in PAGE.iterdir()}
+    files["/"] = files.pop("/console/index.html")
+    assert {path: asset.body for path, asset in CONSOLE.items()} == {
+        path: file.read_bytes() for path, file in files.items()
+    }
+    assert {asset.kind.split(";")[0] for asset in CONSOLE.values()} == {
+        "text/html",
+        "text/css",
+        "text/javascript",
+        "image/svg+xml",
+    }
+
+
+def test_everything_that_the_console_asks_for_is_there() -> None:
+    page = CONSOLE["/"].body.decode()
+    for path in re.findall(r'(?:href|src)="(/console/[^"]+)"', page):
+        assert path in CONSOLE
+    for asset in CONSOLE.values():
+        for name in re.findall(r'from "([./\w]+)"', asset.body.decode()):
+            assert name.replace("./", "/console/", 1) in CONSOLE.keys() | ASSETS.keys()
+
+
+def test_nothing_inline_and_nothing_from_elsewhere() -> None:
+    page = CONSOLE["/"].body.decode()
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)|javascript:", page)
+    assert not re.search(r'(?:href|src)="(?!/[\w])', page)
+    for path, asset in CONSOLE.items():
+        headers = ask(asset).headers
+        policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
+        assert policy.pop("default-src") == "'none'", path
+        assert policy.pop("frame-ancestors") == "'none'"
+        assert set(policy.values()) == {"'self'", "'none'"}
+        assert headers["Referrer-Policy"] == "no-referrer"
+        assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        assert "Access-Control-Allow-Origin" not in headers

@@ -69,6 +69,23 @@ async def test_the_browsers_module(serve) -> None:
         assert ask(server, path)[0].status == 404, path
 
 
+async def test_the_console(serve) -> None:
+    server = await serve()
+    response, body = ask(server, "/")
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+    paths = re.findall(r'(?:href|src)="(/console/[^"]+)"', body)
+    assert len(paths) == 3
+    for path in ("/", *paths):
+        response, _ = ask(server, path)
+        assert (response.status, response.headers["X-Content-Type-Options"]) == (200, "nosniff")
+        tag = {"If-None-Match": response.headers["ETag"]}
+        assert ask(server, path, **tag)[0].status == 304
+    other, _ = ask(server, "/", Host="elsewhere:80")
+    assert other.headers["ETag"] != ask(server, "/")[0].headers["ETag"], "it says another address"
+    for path in ("/console/", "/console", "/console/index.html", "/console/../web.py"):
+        assert ask(server, path)[0].status == 404, path
+
+
 async def test_head(serve) -> None:
     server = await serve()
     for path in ("/", "/healthz", "/readyz", "/metrics", "/inorder.js"):

@@ -1,0 +1,238 @@
+// The lane: one chip a request, in the order of the numbers, as text is read. However many there
+// are, only those in view are in the page.
+
+import { share, spent } from "./book.js";
+
+/** @typedef {import("./book.js").Book} Book */
+/** @typedef {import("./book.js").Entry} Entry */
+
+const WIDTH = 64;
+const HEIGHT = 44;
+/** Rows beside those in view. */
+const SPARE = 3;
+/** Milliseconds between two things said to a screen reader. */
+const SAY_EVERY = 3000;
+
+const WORDS = {
+  unsent: "to be sent",
+  waiting: "waiting",
+  running: "running",
+  done: "done",
+  failed: "failed",
+  cancelled: "cancelled",
+};
+
+export class Lane {
+  /**
+   * @param {Book} book
+   * @param {() => number} now
+   * @param {(entry: Entry) => void} onChoose
+   */
+  constructor(book, now, onChoose) {
+    this._book = book;
+    this._now = now;
+    this._choose = onChoose;
+    this._box = element("lane");
+    this._list = element("chips");
+    this._empty = element("empty");
+    this._counts = element("counts");
+    this._announcer = element("announcer");
+    this._follow = /** @type {HTMLInputElement} */ (element("follow"));
+    /** @type {Map<Entry, HTMLLIElement>} */
+    this._chips = new Map();
+    /** @type {Entry | null} */
+    this.chosen = null;
+    this._focus = 0;
+    this._columns = 1;
+    this._drawing = false;
+    this._saidAt = -Infinity;
+    this._box.addEventListener("scroll", () => this.draw(), { passive: true });
+    this._list.addEventListener("click", (event) => this._clicked(event));
+    this._list.addEventListener("keydown", (event) => this._keyed(event));
+    new ResizeObserver(() => this.draw()).observe(this._box);
+  }
+
+  /** Goes on with another book. @param {Book} book */
+  restart(book) {
+    this._book = book;
+    this._chips.clear();
+    this._list.replaceChildren();
+    this.chosen = null;
+    this._focus = 0;
+    this.draw();
+    return book;
+  }
+
+  /** Draws what has changed, once for everything that a frame brings. */
+  draw() {
+    if (this._drawing) return;
+    this._drawing = true;
+    requestAnimationFrame(() => {
+      this._drawing = false;
+      this._draw();
+    });
+  }
+
+  /** The time of what runs goes on. */
+  tick() {
+    if (this._book.running) this.draw();
+  }
+
+  _draw() {
+    const { entries, running } = this._book;
+    const changed = new Set(this._book.changes());
+    if (running) changed.add(running);
+    this._columns = Math.max(1, Math.floor(this._box.clientWidth / WIDTH));
+    const rows = Math.ceil(entries.length / this._columns);
+    this._list.style.height = `${rows * HEIGHT}px`;
+    this._empty.hidden = entries.length > 0;
+    if (this._follow.checked && running && changed.size > 1) this._reveal(running);
+    const first = Math.floor(this._box.scrollTop / HEIGHT) - SPARE;
+    const last = Math.ceil((this._box.scrollTop + this._box.clientHeight) / HEIGHT) + SPARE;
+    const from = Math.max(0, first * this._columns);
+    const shown = new Set(entries.slice(from, Math.max(0, last * this._columns)));
+    for (const [entry, chip] of this._chips) {
+      // Where the focus is stays: else the keyboard would lose its place.
+      if (shown.has(entry) || chip.contains(document.activeElement)) continue;
+      chip.remove();
+      this._chips.delete(entry);
+    }
+    for (const entry of shown) {
+      const known = this._chips.get(entry);
+      const chip = known ?? this._add(entry);
+      if (!known || changed.has(entry)) this._paint(entry, chip);
+      this._place(entry, chip);
+    }
+    this._count();
+    if (this.chosen && changed.has(this.chosen)) this._choose(this.chosen);
+  }
+
+  /** @param {Entry} entry */
+  _add(entry) {
+    const chip = document.createElement("li");
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "chip";
+    button.append(unseen(), document.createElement("span"), unseen());
+    button.append(document.createElement("small"));
+    chip.append(button);
+    chip.dataset.at = String(entry.at);
+    // In the order of the lane also for those who read it and do not see it.
+    let before = null;
+    for (const other of this._list.children) {
+      if (Number(/** @type {HTMLElement} */ (other).dataset.at) > entry.at) {
+        before = other;
+        break;
+      }
+    }
+    this._list.insertBefore(chip, before);
+    this._chips.set(entry, chip);
+    return chip;
+  }
+
+  /** @param {Entry} entry @param {HTMLLIElement} chip */
+  _place(entry, chip) {
+    const column = entry.at % this._columns;
+    const row = Math.floor(entry.at / this._columns);
+    chip.style.transform = `translate(${column * WIDTH}px, ${row * HEIGHT}px)`;
+    chip.setAttribute("aria-posinset", String(entry.at + 1));
+    chip.setAttribute("aria-setsize", String(this._book.entries.length));
+    const button = /** @type {HTMLButtonElement} */ (chip.firstElementChild);
+    button.tabIndex = entry.at === this._focus ? 0 : -1;
+    button.setAttribute("aria-pressed", String(entry === this.chosen));
+  }
+
+  /** @param {Entry} entry @param {HTMLLIElement} chip */
+  _paint(entry, chip) {
+    const button = /** @type {HTMLButtonElement} */ (chip.firstElementChild);
+    const took = timeOf(entry, this._now());
+    const none = entry.place === "unsent" ? "…" : "–";
+    const number = entry.seq === null ? none : String(entry.seq);
+    const said = entry.seq === null && entry.place !== "unsent" ? ["not accepted"] : [];
+    // What is seen in colours is read in words.
+    if (took) said.push(WORDS[entry.place]);
+    const words = [entry.method, ...said].filter(Boolean).map((word) => `${word}, `);
+    const texts = ["Request ", number, `, ${words.join("")}`, took || WORDS[entry.place]];
+    for (const [at, text] of texts.entries()) button.children[at].textContent = text;
+    button.dataset.place = entry.place;
+    const part = entry.place === "running" ? (share(entry.progress) ?? 0) : 0;
+    button.style.setProperty("--progress", String(part));
+  }
+
+  _count() {
+    const { unsent, waiting, running, done, failed, cancelled } = this._book.counts;
+    const all = { running, waiting: waiting + unsent, done, failed, cancelled };
+    const parts = Object.entries(all).filter(([, count]) => count > 0);
+    const text = parts.map(([word, count]) => `${count} ${word}`).join(" · ");
+    this._counts.textContent = text;
+    const now = performance.now();
+    if (now - this._saidAt < SAY_EVERY && waiting + running + unsent > 0) return;
+    this._saidAt = now;
+    if (this._announcer.textContent !== text) this._announcer.textContent = text;
+  }
+
+  /** @param {Entry} entry */
+  _reveal(entry) {
+    const top = Math.floor(entry.at / this._columns) * HEIGHT;
+    const { scrollTop, clientHeight } = this._box;
+    if (top >= scrollTop && top + HEIGHT <= scrollTop + clientHeight) return;
+    this._box.scrollTop = Math.max(0, top - clientHeight / 2);
+  }
+
+  /** @param {Event} event */
+  _clicked(event) {
+    const chip = /** @type {HTMLElement} */ (event.target).closest("li");
+    if (chip) this._take(Number(chip.dataset.at));
+  }
+
+  /** @param {number} at */
+  _take(at) {
+    const entry = this._book.entries[at];
+    if (!entry) return;
+    this._focus = at;
+    this.chosen = entry;
+    this._choose(entry);
+    this.draw();
+  }
+
+  /** Arrows, Home and End, as in a grid. @param {KeyboardEvent} event */
+  _keyed(event) {
+    const last = this._book.entries.length - 1;
+    const columns = this._columns;
+    /** @type {Record<string, number>} */
+    const to = {
+      ArrowRight: this._focus + 1,
+      ArrowLeft: this._focus - 1,
+      ArrowDown: this._focus + columns,
+      ArrowUp: this._focus - columns,
+      Home: 0,
+      End: last,
+    };
+    if (!(event.key in to)) return;
+    event.preventDefault();
+    this._follow.checked = false;
+    this._focus = Math.min(last, Math.max(0, to[event.key]));
+    const entry = this._book.entries[this._focus];
+    this._reveal(entry);
+    this._draw();
+    /** @type {HTMLElement} */ (this._chips.get(entry)?.firstElementChild)?.focus();
+  }
+}
+
+/** How long it ran, or has run. @param {Entry} entry @param {number} now */
+function timeOf(entry, now) {
+  if (entry.place === "running") return spent(now - entry.started);
+  return Number.isNaN(entry.ended) ? "" : spent(entry.ended - entry.started);
+}
+
+/** A text for those who do not see. */
+function unseen() {
+  const text = document.createElement("span");
+  text.className = "unseen";
+  return text;
+}
+
+/** @param {string} id */
+function element(id) {
+  return /** @type {HTMLElement} */ (document.getElementById(id));
+}
