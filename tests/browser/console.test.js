@@ -47,8 +47,18 @@ test("the first accepted one without an outcome is the one that runs", async () 
   now = 16;
   await jobs[2].fail("no_money");
   assert.deepEqual(places(), ["done", "cancelled", "failed"]);
-  assert.deepEqual(entries.map(({ started, ended }) => ended - started), [2, 1, 2]);
-  assert.deepEqual(book.counts, { unsent: 0, waiting: 0, running: 0, done: 1, failed: 1, cancelled: 1 });
+  assert.deepEqual(
+    entries.map(({ started, ended }) => ended - started),
+    [2, 1, 2],
+  );
+  assert.deepEqual(book.counts, {
+    unsent: 0,
+    waiting: 0,
+    running: 0,
+    done: 1,
+    failed: 1,
+    cancelled: 1,
+  });
   assert.deepEqual([book.running, book.acceptedInAll], [null, 3]);
   assert.deepEqual([book.takeLatencies(), book.takeLatencies()], [[3], []]);
 });
@@ -61,20 +71,33 @@ test("what is refused has no number, and holds up nobody", async () => {
   assert.equal(entries[1].place, "waiting");
   refused.unaccepted(new Error("no"));
   await refused.fail("unknown_method");
-  assert.deepEqual(entries.map(({ place, seq }) => [place, seq]), [["failed", null], ["running", 1]]);
+  assert.deepEqual(
+    entries.map(({ place, seq }) => [place, seq]),
+    [
+      ["failed", null],
+      ["running", 1],
+    ],
+  );
 });
 
 test("an earlier life's requests, and how they ended", () => {
   const book = new Book(() => 1);
   book.inherit({ id: "x", seq: 4, method: "sleep" });
   book.inherit({ id: "y", seq: 5, method: "sleep" });
-  assert.deepEqual(book.entries.map(({ place }) => place), ["running", "waiting"]);
+  assert.deepEqual(
+    book.entries.map(({ place }) => place),
+    ["running", "waiting"],
+  );
   book.settle({ id: "x", seq: 4, result: 1, error: null });
   book.settle({ id: "y", seq: 5, error: { code: "cancelled" } });
   book.settle({ id: "z", seq: 6, error: { code: "other" } });
   assert.deepEqual(
     book.entries.map(({ seq, place }) => [seq, place]),
-    [[4, "done"], [5, "cancelled"], [6, "failed"]],
+    [
+      [4, "done"],
+      [5, "cancelled"],
+      [6, "failed"],
+    ],
   );
 });
 
@@ -89,7 +112,13 @@ test("changes are told once", async () => {
 });
 
 test("times and shares as a person reads them", () => {
-  const times = [[NaN, ""], [-Infinity, ""], [0.0004, "0 ms"], [0.25, "250 ms"], [0.9996, "1.0 s"]];
+  const times = [
+    [NaN, ""],
+    [-Infinity, ""],
+    [0.0004, "0 ms"],
+    [0.25, "250 ms"],
+    [0.9996, "1.0 s"],
+  ];
   for (const [seconds, text] of [...times, [59.94, "59.9 s"], [61, "1 min 1 s"]]) {
     assert.equal(spent(seconds), text);
   }
@@ -140,7 +169,15 @@ test("params from fields", () => {
   const empty = { to: "", amount: "", source: "", rate: "", loud: false, tags: "", colour: "" };
   const params = (given) => paramsOf(fields, (name) => ({ ...empty, ...given })[name]);
   assert.deepEqual(params({ to: "eve", amount: "5" }), { to: "eve", amount: 5 });
-  const all = { to: "eve", amount: "5", source: "x", rate: "2.5", loud: true, tags: "[1]", colour: "red" };
+  const all = {
+    to: "eve",
+    amount: "5",
+    source: "x",
+    rate: "2.5",
+    loud: true,
+    tags: "[1]",
+    colour: "red",
+  };
   assert.deepEqual(params(all), { ...all, amount: 5, rate: 2.5, tags: [1] });
   for (const [wrong, field, said] of [
     [{}, "amount", /is needed/],
@@ -150,5 +187,8 @@ test("params from fields", () => {
   ]) {
     assert.throws(() => params({ to: "eve", ...wrong }), { field, message: said });
   }
-  assert.equal(paramsOf([], () => ""), undefined);
+  assert.equal(
+    paramsOf([], () => ""),
+    undefined,
+  );
 });

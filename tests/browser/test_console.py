@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from desk import QUIET, SIZES, Desk
 from playwright.async_api import Browser, Page, async_playwright, expect
 from tools import npm_packages, tool
 
 pytestmark = pytest.mark.slow
 
-# Nothing in it talks to anybody by itself.
-QUIET = [
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-default-apps",
-    "--disable-domain-reliability",
-    "--disable-features=MediaRouter,OptimizationHints",
-    "--disable-sync",
-    "--no-first-run",
-]
-SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -34,54 +26,6 @@ async def chromium() -> AsyncIterator[Browser]:
         browser = await playwright.chromium.launch(executable_path=tool("chromium"), args=QUIET)
         yield browser
         await browser.close()
-
-
-class Desk:
-    """A page of the console, and what it must never do."""
-
-    def __init__(self, page: Page, url: str, led: Any) -> None:
-        self.page = page
-        self.url = url
-        self.led = led
-        self.trouble: list[str] = []
-        self.restarts = False
-        page.on("console", self._said)
-        page.on("pageerror", lambda error: self.trouble.append(str(error)))
-        page.on("request", self._asked)
-
-    def _said(self, message: Any) -> None:
-        # The browser's own complaints, while a server is away.
-        own = self.restarts and message.text.startswith("WebSocket connection to ")
-        if message.type == "error" and not own:
-            self.trouble.append(message.text)
-
-    def _asked(self, request: Any) -> None:
-        if urlsplit(request.url).netloc != urlsplit(self.url).netloc:
-            self.trouble.append(f"another host: {request.url}")
-
-    async def enter(self, how: str = "Register", password: str = "correct horse") -> None:
-        await self.page.goto(self.url)
-        await self.page.fill("#name", "ann")
-        await self.page.fill("#password", password)
-        await self.page.click(f"#signin-form button:text-is('{how}')")
-
-    async def send(self, method: str, times: int = 1, **fields: str) -> None:
-        await self.page.select_option("#method", method)
-        for name, text in fields.items():
-            await self.page.fill("#raw" if name == "raw" else f"#field-{name}", text)
-        await self.page.click(f"#composer button[value='{times}']")
-
-    async def counts(self, text: str) -> None:
-        await expect(self.page.locator("#counts")).to_have_text(text, timeout=20_000)
-
-    async def connection(self, text: str) -> None:
-        await expect(self.page.locator("#connection")).to_have_text(text, timeout=20_000)
-
-    async def receipt(self) -> dict[str, int]:
-        await self.page.click("#leave")
-        await expect(self.page.locator("#receipt h3")).to_have_text("Verified", timeout=20_000)
-        lines = await self.page.locator("#receipt dt").all_text_contents()
-        return {word: int(count) for count, word in (line.split() for line in lines)}
 
 
 @pytest.fixture
@@ -215,6 +159,89 @@ async def test_five_thousand_without_a_long_task(desk: Desk) -> None:
     await desk.counts("5000 done")
     assert await desk.page.locator(".chip").count() < 500
     assert await desk.page.evaluate("longest") < 200
+
+
+async def test_a_duplicated_tab_has_a_session_of_its_own(desk: Desk) -> None:
+    await desk.enter()
+    await desk.send("echo")
+    await desk.counts("1 done")
+    kept = await desk.page.evaluate("({ ...sessionStorage })")
+    other = await desk.page.context.new_page()
+    await other.goto(desk.url)
+    await other.evaluate("(kept) => Object.assign(sessionStorage, kept)", kept)
+    await other.reload()
+    await expect(other.locator("#connection")).to_have_text("Connected", timeout=20_000)
+    first, second = [await page.text_content("#who") for page in (desk.page, other)]
+    assert first != second
+    await desk.send("echo")
+    await desk.counts("2 done")
+    await desk.connection("Connected")
+    await other.reload()
+    await expect(other.locator("#connection")).to_have_text("Connected", timeout=20_000)
+    assert (await desk.receipt())["done"] == 2
+
+
+async def test_taken_over_by_another_connection(desk: Desk) -> None:
+    await desk.enter()
+    await desk.send("echo")
+    await desk.counts("1 done")
+    await desk.page.evaluate(
+        """async () => {
+            const { state, token } = JSON.parse(sessionStorage["inorder:console"]);
+            const { connect } = await import("/inorder.js");
+            const url = document.querySelector("code").textContent.split(" ").at(-1);
+            await connect(url, { auth: token, resume: state });
+        }"""
+    )
+    await expect(desk.page.locator("#signin-error")).to_contain_text("taken the session over")
+    await desk.enter("Sign in")
+    await desk.connection("Connected")
+
+
+@asynccontextmanager
+async def served(text: str) -> AsyncIterator[str]:
+    """The address of a page, on another port of this machine."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n"
+        writer.write((head + text).encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+async def test_the_pages_of_the_documents(desk: Desk) -> None:
+    """README's, from another origin of this machine; SPEC.md's, with a person at it."""
+    host = urlsplit(desk.url).netloc
+    pages = {
+        name: re.findall(r"```html\n(.*?)```", (ROOT / name).read_text("utf-8"), re.DOTALL)[0]
+        for name in ("README.md", "protocol/SPEC.md")
+    }
+    page = await desk.page.context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    async with (
+        served(pages["README.md"].replace("127.0.0.1:3000", host)) as address,
+        page.expect_console_message(lambda said: "accepted: 4, done: 4" in said.text),
+    ):
+        await page.goto(address)
+    assert said[:2] == ["{word: hello}", "2"]
+
+    await desk.enter()
+    await desk.connection("Connected")
+    raw = pages["protocol/SPEC.md"].replace('location.host || "127.0.0.1:3000"', f'"{host}"')
+    async with served(raw) as address:
+        await page.goto(address)
+    await page.fill("input[name=password]", "correct horse")
+    await page.click("button")
+    await expect(page.locator("#out")).to_contain_text('"type":"welcome"')
+    await page.fill("#line", '{"method": "echo", "params": "hi"}')
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#out")).to_contain_text('"result":"hi"')
 
 
 async def test_a_foreign_page_is_kept_out(desk: Desk, chromium: Browser) -> None:

@@ -39,7 +39,7 @@ export class Figures {
         values: /** @type {number[]} */ (Array(SECONDS).fill(0)),
       };
     });
-    for (const at of this._rows.keys()) this._draw(at, 0);
+    for (const [at, value] of [0, 0, NaN].entries()) this._draw(at, value);
   }
 
   /** A second has passed. @param {Book} book */

@@ -102,11 +102,12 @@ function send(method, params, times) {
 
 /** @param {keyof typeof WORDS} state */
 function told(state) {
+  if (state === "lost" && !session) return; // one was never in, and the form says why
   const away = state === "reconnecting" || state === "draining" || state === "lost";
   $("connection").hidden = false;
   $("connection").textContent = WORDS[state];
   $("connection").dataset.state = away ? "away" : "here";
-  if (state === "lost" && session) over(new Error("The session is over"));
+  if (state === "lost") over(new Error("The session is over"));
 }
 
 /** @param {unknown} error */
