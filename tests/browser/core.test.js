@@ -47,6 +47,17 @@ test("ids and params that can't be used", () => {
   core.submit("echo", "\\\\ud800 😀");
 });
 
+test("params that are nested deeper than a server reads are not sent", () => {
+  const { core } = new Bench().open();
+  const nested = (depth) => JSON.parse(`${"[".repeat(depth)}${"]".repeat(depth)}`);
+  core.submit("echo", nested(499)); // the message itself is one
+  core.submit("echo", ['[{"\\'.repeat(2000), "]".repeat(10)]);
+  core.submit("echo", Array(2000).fill({}));
+  assert.throws(() => core.submit("echo", nested(500)), /nested more than 500 deep/);
+  assert.throws(() => core.submit("echo", { a: [nested(600), 1] }), RangeError);
+  assert.throws(() => core.submit("echo", nested(20_000)), RangeError);
+});
+
 test("bytes are those of UTF-8", () => {
   for (const text of ["", "abc", "ä", "€", "😀", "a€ä😀", "\u07ff\u0800\ue000\uffff"]) {
     assert.equal(bytesOf(text), new TextEncoder().encode(text).length, text);

@@ -4,10 +4,13 @@
 
 /** What a request's number adds to it, and an array to its only message. */
 export const SEQ_BYTES = ',"seq":9007199254740991}[]'.length;
+/** Arrays and objects in each other: more a server may not read, and would have to take the
+ *  frame, and all that is in it, for none. */
+const DEEPEST = 500;
 const HALF_A_PAIR = /(?<!\\)(?:\\\\)*\\ud[89a-f]/;
 
 /**
- * A value as JSON. Throws `TypeError` for what is none.
+ * A value as JSON. Throws `TypeError` for what is none, `RangeError` for what is nested too deep.
  *
  * @param {unknown} value
  */
@@ -17,7 +20,23 @@ export function encode(value) {
   if (json.includes("\\ud") && HALF_A_PAIR.test(json)) {
     throw new TypeError("there is half of a surrogate pair in it");
   }
+  if (json.length > 2 * DEEPEST && depthOf(json) > DEEPEST) {
+    throw new RangeError(`it is nested more than ${DEEPEST} deep`);
+  }
   return json;
+}
+
+/** How many arrays and objects are open at most at once. @param {string} json */
+function depthOf(json) {
+  let depth = 0;
+  let most = 0;
+  for (let at = 0; at < json.length; at += 1) {
+    const sign = json[at];
+    if (sign === "[" || sign === "{") most = Math.max(most, ++depth);
+    else if (sign === "]" || sign === "}") depth -= 1;
+    else if (sign === '"') for (at += 1; json[at] !== '"'; at += 1) if (json[at] === "\\") at += 1;
+  }
+  return most;
 }
 
 /** A text's length in bytes of UTF-8. @param {string} text */

@@ -76,7 +76,8 @@ export class Session extends Shell {
    * `timeout`: seconds that an attempt may run. `signal`: when it is aborted, the request is
    * cancelled, and ends as the server says: with `Cancelled` in its turn, or with its result
    * where that was quicker. Throws the session's error where it is over, `RangeError` for an
-   * id that can't be used, `TypeError` for params that are no JSON.
+   * id that can't be used and for params that are nested more than 500 deep, `TypeError` for
+   * params that are no JSON.
    *
    * @param {string} method
    * @param {unknown} [params]
