@@ -102,7 +102,6 @@ def _collect_seldom() -> None:
     """What a request leaves is freed by counting. Python's collector looks for cycles after
     every 700 new objects; while many requests are being kept, that doubled the time of each
     (measured with 20,000)."""
-    gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
 

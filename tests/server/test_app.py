@@ -526,8 +526,11 @@ def test_a_run_from_start_to_signal(
     def at_once(stop: asyncio.Event) -> None:
         stop.set()
 
+    settings: list[str] = []
     monkeypatch.setattr(module, "_on_signals", at_once)
+    monkeypatch.setattr(module, "_collect_seldom", lambda: settings.append("collector"))
     assert module.run(conf(tmp_path)) == 0
+    assert settings == ["collector"]
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("inorder listens on ws://127.0.0.1:")
     assert len(printed) == 4
@@ -545,6 +548,7 @@ def test_a_run_that_leaves_something_does_not_wait_for_it(
     stop = App.stop
     monkeypatch.setattr(App, "stop", stuck)
     monkeypatch.setattr(module, "_on_signals", lambda event: event.set())
+    monkeypatch.setattr(module, "_collect_seldom", lambda: None)
     monkeypatch.setattr(os, "_exit", ends.append)
     assert module.run(conf(tmp_path)) == 0
     assert ends == [0]
