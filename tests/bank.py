@@ -127,7 +127,10 @@ def journal_counts(database: Path) -> dict[str, int]:
             "SELECT count(*), sum(accepted), sum(done), sum(failed), sum(cancelled) FROM sessions"
         ).fetchone()
         rows = dict(
-            db.execute("SELECT coalesce(ending, 'pending'), count(*) FROM requests GROUP BY 1")
+            db.execute(
+                "SELECT coalesce(ending, 'pending'), count(*)"
+                " FROM requests LEFT JOIN outcomes USING (key) GROUP BY 1"
+            )
         )
     kept = [rows.get(ending, 0) for ending in ("done", "failed", "cancelled")]
     done, failed, cancelled = (tally + row for tally, row in zip(tallies, kept, strict=True))

@@ -106,6 +106,9 @@ async def _look(store: Store, s: SessionRow) -> _Rows:
     expected = s.acked + 1
     unsettled = 0
     async for row in store.requests(s.id):
+        if not row.id:
+            rows.findings.append(f"request {row.seq}: an outcome without a request (G3)")
+            continue
         rows.findings.extend(_outcome(row))
         if row.id in ids:
             rows.findings.append(f"request {row.seq}: the id {row.id!r} was accepted twice (G5)")

@@ -181,8 +181,8 @@ def check_journal(database: Path, witnesses: list[Witness]) -> Iterator[str]:
 def _check_rows(db: sqlite3.Connection, n: int, acked: int, witness: Witness) -> Iterator[str]:
     """Outcomes that are held stand in the file in the same words."""
     found = db.execute(
-        "SELECT key & ((1 << 35) - 1), id, ending FROM requests WHERE key > ? AND key < ?"
-        " ORDER BY key",
+        "SELECT key & ((1 << 35) - 1), id, ending FROM requests LEFT JOIN outcomes USING (key)"
+        " WHERE key > ? AND key < ? ORDER BY key",
         ((n << 35) + acked, (n + 1) << 35),
     ).fetchall()
     if [seq for seq, *_ in found] != list(range(acked + 1, acked + 1 + len(found))):

@@ -18,7 +18,7 @@ from trial import trial
 
 pytestmark = pytest.mark.slow
 
-OUTCOMES = "SELECT ending, outcome FROM requests ORDER BY key"
+OUTCOMES = "SELECT ending, body FROM requests LEFT JOIN outcomes USING (key) ORDER BY key"
 
 
 async def test_between_accepted_and_outcome(place) -> None:

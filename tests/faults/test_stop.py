@@ -16,8 +16,8 @@ pytestmark = pytest.mark.slow
 
 DRAIN = 0.5
 PENDING = """
-SELECT count(*) FROM requests JOIN sessions ON n = key >> 35
-WHERE ending IS NULL AND user != 'stuck'"""
+SELECT count(*) FROM requests r JOIN sessions ON n = key >> 35
+WHERE NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.key = r.key) AND user != 'stuck'"""
 
 
 def load(name: str, count: int) -> list[Json]:

@@ -48,7 +48,9 @@ def ran(folder: Path) -> list[int]:
 def journal(database: Path) -> list[tuple[str, str]]:
     """The id and the ending of each row, in order."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
-        return db.execute("SELECT id, ending FROM requests ORDER BY key").fetchall()
+        return db.execute(
+            "SELECT id, ending FROM requests LEFT JOIN outcomes USING (key) ORDER BY key"
+        ).fetchall()
 
 
 async def test_with_raw_frames(serve, tmp_path: Path) -> None:

@@ -342,5 +342,9 @@ class Store(Protocol):
         ...
 
     def requests(self, session: str, after: int = 0) -> AsyncIterator[RequestRow]:
-        """The session's rows in seq order, bodies included, read in portions."""
+        """The session's rows in seq order, bodies included, read in portions.
+
+        For the audit it also shows what must not be: an outcome whose request is gone, as a
+        row without an id.
+        """
         ...

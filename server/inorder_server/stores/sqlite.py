@@ -33,7 +33,7 @@ from .sqlite_thread import SqliteThread
 from .sqlite_writes import commit
 
 _EXPIRED_AT_ONCE = 50
-_CHECKPOINT_PAGES = 4000  # 16 MB of log
+_CHECKPOINT_PAGES = 2000  # 16 MB of log
 
 
 class SqliteStore:

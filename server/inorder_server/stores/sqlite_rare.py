@@ -9,6 +9,7 @@ from . import sqlite_reads as reads
 from .port import RequestRow, SessionRow, User
 from .sqlite_owned import Owned
 from .sqlite_schema import MAX_SEQ, SEQ_BITS
+from .sqlite_writes import delete_rows
 
 # A command that no node has read within an hour (ms) concerns nobody any more.
 _COMMAND_LIFE = 3_600_000
@@ -76,13 +77,13 @@ def expire(
             SELECT id, state FROM sessions WHERE n = ?1 AND (
                 state = 'ended' AND left_ms < ?2
                 OR state = 'live' AND node IS NULL AND open = 0 AND left_ms < ?3
-                AND NOT EXISTS (SELECT 1 FROM requests WHERE key > (?4 | acked) AND key <= ?5
-                                AND ending IS NULL))""",
+                AND NOT EXISTS (SELECT 1 FROM requests r WHERE key > (?4 | acked) AND key <= ?5
+                                AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.key = r.key)))""",
             (n, ended_before_ms, left_before_ms, base, base | MAX_SEQ),
         ).fetchone()
         if found is None:
             continue
-        db.execute("DELETE FROM requests WHERE key >= ? AND key <= ?", (base, base | MAX_SEQ))
+        delete_rows(db, n)
         db.execute("DELETE FROM sessions WHERE n = ?", (n,))
         owned.forget(found[0])
         if found[1] == "live":

@@ -15,13 +15,30 @@ from .sqlite_schema import MAX_SEQ, SEQ_BITS
 _SESSION = """
 SELECT id, user, epoch, attach, node, accepted, acked, done, failed, cancelled, clean, open,
        state, created_ms, left_ms, receipt, held, n FROM sessions"""
-_REQUEST = """
-SELECT key, id, digest, method, params, accepted_ms, timeout, traceparent, attempt, cancel,
-       ending, outcome, settled_ms FROM requests"""
+# What is acknowledged comes before what isn't: each part is in the order of its own tree, and
+# the two are merged.
+_STRIPPED = """
+SELECT key, id, digest, '', NULL, 0, NULL, NULL, 0, 0, NULL, NULL, NULL, 1
+FROM stripped WHERE key > ?1 AND key <= ?2"""
 # A settled row's bodies stay in the database.
-_REQUEST_WITHOUT_BODIES = """
-SELECT key, id, digest, method, iif(ending IS NULL, params, NULL), accepted_ms, timeout,
-       traceparent, attempt, cancel, ending, NULL, settled_ms FROM requests"""
+_CLAIMED = f"""{_STRIPPED} UNION ALL
+SELECT r.key, id, digest, method, iif(ending IS NULL, params, NULL), accepted_ms, timeout,
+       traceparent, attempt, cancel, ending, NULL, settled_ms, 0
+FROM requests r LEFT JOIN outcomes o ON o.key = r.key WHERE r.key > ?1 AND r.key <= ?2
+ORDER BY 1"""
+# For people and the audit: it shows as half an outcome what its session counts as settled but
+# has none, and without an id an outcome that has no request.
+_REQUESTS = f"""{_STRIPPED} UNION ALL
+SELECT r.key, r.id, digest, method, params, accepted_ms, timeout, traceparent, attempt,
+       cancel, ending, body,
+       iif(o.key IS NULL AND r.key & {MAX_SEQ} <= s.settled, accepted_ms, settled_ms), 0
+FROM sessions s JOIN requests r LEFT JOIN outcomes o ON o.key = r.key
+WHERE s.n = ?2 >> {SEQ_BITS} AND r.key > ?1 AND r.key <= ?2
+UNION ALL
+SELECT key, '', x'', '', NULL, 0, NULL, NULL, 0, 0, ending, body, settled_ms, 0
+FROM outcomes o WHERE key > ?1 AND key <= ?2
+     AND NOT EXISTS (SELECT 1 FROM requests r WHERE r.key = o.key)
+ORDER BY 1 LIMIT ?3"""
 
 _decode_receipt = msgspec.json.Decoder(Receipt).decode
 
@@ -91,13 +108,7 @@ def held(db: sqlite3.Connection, left_before_ms: int) -> list[str]:
 
 def claimed(db: sqlite3.Connection, n: int) -> list[RequestRow]:
     """All rows of a session, the bodies of unsettled ones only."""
-    return [
-        _request(row)
-        for row in db.execute(
-            _REQUEST_WITHOUT_BODIES + " WHERE key > ? AND key <= ? ORDER BY key",
-            (n << SEQ_BITS, n << SEQ_BITS | MAX_SEQ),
-        )
-    ]
+    return [_request(row) for row in db.execute(_CLAIMED, (n << SEQ_BITS, n << SEQ_BITS | MAX_SEQ))]
 
 
 def requests(db: sqlite3.Connection, id: str, after: int) -> list[RequestRow]:
@@ -108,7 +119,7 @@ def requests(db: sqlite3.Connection, id: str, after: int) -> list[RequestRow]:
     found: list[RequestRow] = []
     size = 0
     for row in db.execute(
-        _REQUEST + " WHERE key > ? AND key <= ? ORDER BY key LIMIT ?",
+        _REQUESTS,
         (n << SEQ_BITS | min(after, MAX_SEQ), n << SEQ_BITS | MAX_SEQ, PORTION_ROWS),
     ):
         found.append(_request(row))
@@ -120,7 +131,7 @@ def requests(db: sqlite3.Connection, id: str, after: int) -> list[RequestRow]:
 
 def _request(row: tuple[Any, ...]) -> RequestRow:
     key, id, digest, method, params, accepted_ms, timeout, traceparent, attempt, cancel = row[:10]
-    ending, outcome, settled_ms = row[10:]
+    ending, outcome, settled_ms, stripped = row[10:]
     return RequestRow(
         key & MAX_SEQ,
         id,
@@ -132,10 +143,10 @@ def _request(row: tuple[Any, ...]) -> RequestRow:
         traceparent,
         attempt,
         bool(cancel),
-        ending or None,
+        ending,
         outcome,
         settled_ms,
-        ending == "",
+        bool(stripped),
     )
 
 
@@ -148,8 +159,8 @@ def outcomes(
     found: list[Outcome] = []
     size = 0
     for key, name, ending, body in db.execute(
-        "SELECT key, id, ending, outcome FROM requests"
-        " WHERE key > ? AND key <= ? AND ending > '' ORDER BY key",
+        "SELECT key, id, ending, body FROM outcomes JOIN requests USING (key)"
+        " WHERE key > ? AND key <= ? ORDER BY key",
         (n << SEQ_BITS | min(after, MAX_SEQ), n << SEQ_BITS | min(upto, MAX_SEQ)),
     ):
         size += len(body)
@@ -161,14 +172,14 @@ def outcomes(
 
 def tally(db: sqlite3.Connection, id: str) -> Tally:
     # One statement sees one state of the database: an acknowledgement that is made
-    # meanwhile can't be counted twice.
+    # meanwhile can't be counted twice. A row that is missing in either table shows.
     found = db.execute(
         """
-        SELECT s.done + total(r.ending = 'done'), s.failed + total(r.ending = 'failed'),
-               s.cancelled + total(r.ending = 'cancelled'),
-               count(r.key) - count(r.ending)
-        FROM sessions s LEFT JOIN requests r
-             ON r.key > (s.n << ?1 | s.acked) AND r.key <= (s.n << ?1 | ?2)
+        SELECT s.done + total(ending = 'done'), s.failed + total(ending = 'failed'),
+               s.cancelled + total(ending = 'cancelled'), count(r.key) - count(o.key)
+        FROM sessions s
+             LEFT JOIN requests r ON r.key > (s.n << ?1 | s.acked) AND r.key <= (s.n << ?1 | ?2)
+             LEFT JOIN outcomes o ON o.key = r.key
         WHERE s.id = ?3 GROUP BY s.n""",
         (SEQ_BITS, MAX_SEQ, id),
     ).fetchone()

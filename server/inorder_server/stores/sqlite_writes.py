@@ -26,20 +26,19 @@ from .port import (
     Settle,
     Write,
 )
-from .sqlite_batch import STRIPPED, USUAL, Batch, insert_values
+from .sqlite_batch import USUAL, Batch, insert_values
 from .sqlite_owned import Owned
 from .sqlite_schema import MAX_SEQ, SEQ_BITS
 
-_SETTLE = """
-UPDATE requests SET ending = ?, outcome = ?, settled_ms = ? WHERE key = ? AND ending IS NULL"""
 _INSERT = """
 INSERT INTO requests (key, attempt, cancel, accepted_ms, id, digest, method, timeout,
                       traceparent, params) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_SETTLE = """
+INSERT INTO outcomes (key, ending, body, settled_ms) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"""
+_ACKNOWLEDGE = "INSERT INTO acknowledged (first, last, gone) VALUES (?, ?, ?)"
 _TALLY = """
-SELECT count(*), total(ending = 'done'), total(ending = 'failed'), total(ending = 'cancelled')
-FROM requests WHERE key > ? AND key <= ?"""
-_STRIP = f"UPDATE requests SET {STRIPPED} WHERE key > ? AND key <= ?"
-_DELETE = "DELETE FROM requests WHERE key >= ? AND key <= ?"
+SELECT count(r.key), total(ending = 'done'), total(ending = 'failed'), total(ending = 'cancelled')
+FROM requests r LEFT JOIN outcomes o ON o.key = r.key WHERE r.key > ? AND r.key <= ?"""
 
 _encode_receipt = msgspec.json.encode
 
@@ -48,16 +47,7 @@ def commit(db: sqlite3.Connection, owned: Owned, writes: Sequence[Write]) -> set
     """Makes ``writes`` durable in order and returns the fenced sessions (see the port)."""
     if not writes:
         return set()
-    usual: list[Any] = []
-    others: list[Write] = []
-    special: set[str] = set()
-    for w in writes:
-        # What a session does after an unusual write has to come after it here, too.
-        if type(w) in USUAL and w.session not in special:
-            usual.append(w)
-        else:
-            others.append(w)
-            special.add(w.session)
+    usual, others = _sorted(writes)
     db.execute("BEGIN IMMEDIATE")
     if usual and not Batch(db, owned).apply(usual):
         if db.in_transaction:
@@ -69,6 +59,31 @@ def commit(db: sqlite3.Connection, owned: Owned, writes: Sequence[Write]) -> set
     for session in fenced | left:
         owned.forget(session)
     return fenced
+
+
+def _sorted(writes: Sequence[Write]) -> tuple[Sequence[Any], Sequence[Write]]:
+    """The usual ones, and the others with what their sessions do after them."""
+    if USUAL.issuperset(map(type, writes)):
+        return writes, ()
+    usual: list[Write] = []
+    others: list[Write] = []
+    special: set[str] = set()
+    for w in writes:
+        if type(w) in USUAL and w.session not in special:
+            usual.append(w)
+        else:
+            others.append(w)
+            special.add(w.session)
+    return usual, others
+
+
+def delete_rows(db: sqlite3.Connection, n: int) -> None:
+    """All rows of the session with this number."""
+    for table in ("requests", "outcomes", "stripped"):
+        db.execute(
+            f"DELETE FROM {table} WHERE key >= ? AND key <= ?",
+            (n << SEQ_BITS, n << SEQ_BITS | MAX_SEQ),
+        )
 
 
 # ---- in order, exactly
@@ -200,7 +215,10 @@ def _insert(s: _Session, w: Insert) -> bool:
         return True
     if seq > s.accepted:
         return False
-    there = s.db.execute("SELECT id FROM requests WHERE key = ?", (s.base | seq,)).fetchone()
+    there = s.db.execute(
+        "SELECT id FROM requests WHERE key = ?1 UNION ALL SELECT id FROM stripped WHERE key = ?1",
+        (s.base | seq,),
+    ).fetchone()
     if there is None:
         return seq <= s.acked
     return bool(there[0] == w.row.id)
@@ -209,22 +227,23 @@ def _insert(s: _Session, w: Insert) -> bool:
 def _settle(s: _Session, w: Settle) -> bool:
     key = s.base | w.seq
     if w.seq == s.settled + 1:
-        if not s.db.execute(_SETTLE, (w.ending, w.body, w.at_ms, key)).rowcount:
+        if w.seq > s.accepted:
+            return False
+        if not s.db.execute(_SETTLE, (key, w.ending, w.body, w.at_ms)).rowcount:
             return False
         s.db.execute("UPDATE sessions SET settled = ? WHERE n = ?", (w.seq, s.n))
         s.settled = w.seq
         return True
     if w.seq <= s.acked:
         return True
-    there = s.db.execute("SELECT ending, outcome FROM requests WHERE key = ?", (key,)).fetchone()
+    there = s.db.execute("SELECT ending, body FROM outcomes WHERE key = ?", (key,)).fetchone()
     return bool(there == (w.ending, w.body))
 
 
 def _mark_cancel(s: _Session, w: MarkCancel) -> bool:
     # A request that is settled needs no mark: its outcome is on its way.
-    s.db.execute(
-        "UPDATE requests SET cancel = 1 WHERE key = ? AND ending IS NULL", (s.base | w.seq,)
-    )
+    if w.seq > s.settled:
+        s.db.execute("UPDATE requests SET cancel = 1 WHERE key = ?", (s.base | w.seq,))
     return w.seq <= s.accepted
 
 
@@ -232,11 +251,10 @@ def _mark_start(s: _Session, w: MarkStart) -> bool:
     if w.seq <= s.acked:
         return True
     key = s.base | w.seq
-    if s.db.execute(
-        "UPDATE requests SET attempt = max(attempt, ?) WHERE key = ? AND ending IS NULL",
-        (w.attempt, key),
-    ).rowcount:
-        return True
+    if w.seq > s.settled:
+        s.db.execute(
+            "UPDATE requests SET attempt = max(attempt, ?) WHERE key = ?", (w.attempt, key)
+        )
     there = s.db.execute("SELECT attempt FROM requests WHERE key = ?", (key,)).fetchone()
     return there is not None and bool(there[0] >= w.attempt)
 
@@ -250,9 +268,7 @@ def _acknowledge(s: _Session, w: Acknowledge) -> bool:
     )
     if rows != seq - acked or done + failed + cancelled != rows:
         return False
-    gone = max(seq - w.keep, 0)
-    s.db.execute(_DELETE, (base, base | gone))
-    s.db.execute(_STRIP, (base | max(acked, gone), base | seq))
+    s.db.execute(_ACKNOWLEDGE, (base | acked + 1, base | seq, base | max(seq - w.keep, 0)))
     s.db.execute(
         "UPDATE sessions SET acked = ?, done = done + ?, failed = failed + ?,"
         " cancelled = cancelled + ? WHERE n = ?",
@@ -287,7 +303,7 @@ def _end(s: _Session, w: End) -> bool:
     _, done, failed, cancelled = map(
         int, s.db.execute(_TALLY, (s.base | s.acked, s.base | MAX_SEQ)).fetchone()
     )
-    s.db.execute(_DELETE, (s.base, s.base | MAX_SEQ))
+    delete_rows(s.db, s.n)
     # `acked` stays the number of those tallied, as in a session that lives.
     s.db.execute(
         "UPDATE sessions SET state = 'ended', node = NULL, open = 0, held = 0, clean = 1,"
