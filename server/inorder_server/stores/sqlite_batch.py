@@ -307,12 +307,12 @@ def _settle(rows: int) -> str:
 
 @functools.cache
 def _tally(rows: int) -> str:
+    within = f"WHERE key > (n << {SEQ_BITS} | acked) AND key <= (n << {SEQ_BITS} | column2)"
+    ended = f"(SELECT count(*) FROM outcomes {within} AND ending = '{{}}')"
     return (
-        "SELECT n, acked, count(r.key), total(ending = 'done'), total(ending = 'failed'),"
-        f" total(ending = 'cancelled') FROM {_values(rows, 2)} JOIN sessions ON n = column1"
-        f" LEFT JOIN requests r ON r.key > (n << {SEQ_BITS} | acked)"
-        f" AND r.key <= (n << {SEQ_BITS} | column2)"
-        " LEFT JOIN outcomes o ON o.key = r.key GROUP BY n"
+        f"SELECT n, acked, (SELECT count(*) FROM requests {within}), {ended.format('done')},"
+        f" {ended.format('failed')}, {ended.format('cancelled')}"
+        f" FROM {_values(rows, 2)} JOIN sessions ON n = column1"
     )
 
 

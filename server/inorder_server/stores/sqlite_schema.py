@@ -134,6 +134,9 @@ def connect(path: Path, busy_ms: int, *, read_only: bool = False) -> sqlite3.Con
     try:
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA temp_store = MEMORY")
+        # Debian's SQLite overwrites pages that become free, unless told not to where that is
+        # all that they would be written for: a third of the time with bodies of 10 KiB (measured).
+        db.execute("PRAGMA secure_delete = FAST")
         # Only where `checkpoint` doesn't keep up: this one holds up the commit that it hits.
         db.execute("PRAGMA wal_autocheckpoint = 8000")
         db.execute("PRAGMA journal_size_limit = 67108864")

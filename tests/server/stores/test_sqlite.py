@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,12 @@ import pytest
 
 from inorder.messages import Receipt
 from inorder_server.stores import sqlite as adapter
-from inorder_server.stores import sqlite_owned, sqlite_rare, sqlite_writes
+from inorder_server.stores import sqlite_owned, sqlite_rare
 from inorder_server.stores.port import (
     Acknowledge,
-    Attach,
     Create,
     End,
     Insert,
-    MarkCancel,
-    MarkStart,
     Release,
     RequestRow,
     Settle,
@@ -33,7 +29,6 @@ from inorder_server.stores.port import (
     StoreUnavailable,
     Tally,
     User,
-    Write,
 )
 from inorder_server.stores.sqlite import SqliteStore
 from inorder_server.stores.sqlite_schema import MAX_NUMBER, MAX_SEQ, SEQ_BITS
@@ -425,185 +420,6 @@ async def test_a_loop_that_is_gone_does_not_end_the_thread(path: Path) -> None:
     await asyncio.to_thread(another_loop)
     assert await in_writer(store, "SELECT 1") == [(1,)]
     await store.close()
-
-
-# ---- one way and the other
-
-
-def random_group(rng: random.Random, numbers: dict[str, list[int]]) -> list[Write]:
-    """Writes as a node makes them, with mistakes and repeats among them."""
-    writes: list[Write] = []
-    for _ in range(rng.randrange(1, 25)):
-        s = rng.choice("abcd")
-        epoch = 1 if rng.random() < 0.98 else 2
-        if s not in numbers:
-            numbers[s] = [0, 0, 0]
-            writes.append(create(s))
-        accepted, settled, acked = numbers[s]
-        wrong = rng.choice((-2, -1, 1, 2)) if rng.random() < 0.05 else 0
-        kind = rng.random()
-        if kind < 0.4:
-            writes.append(insert(accepted + 1 + wrong, s, epoch))
-            numbers[s][0] += 1
-        elif kind < 0.7 and settled < accepted:
-            writes.append(settle(settled + 1 + wrong, s, epoch))
-            numbers[s][1] += 1
-        elif kind < 0.8 and acked < settled:
-            numbers[s][2] = rng.randrange(acked + 1, settled + 1)
-            writes.append(Acknowledge(s, epoch, numbers[s][2] + wrong, keep=2))
-        elif kind < 0.85:
-            writes.append(MarkStart(s, epoch, settled + 1 + wrong, rng.randrange(3)))
-        elif kind < 0.88:
-            writes.append(MarkCancel(s, epoch, settled + 1 + wrong))
-        elif kind < 0.9:
-            writes.append(Attach(s, epoch, 1))
-        elif kind < 0.91:
-            receipt = Receipt(s, accepted, 0, 0, 0, 0, True)
-            writes.append(End(s, epoch, accepted + wrong, receipt, 9))
-        elif writes:
-            writes.append(rng.choice(writes))
-    return writes
-
-
-def dump(db: sqlite3.Connection) -> list[object]:
-    """Everything but the numbers that sessions were given."""
-    sessions = {n: row for n, *row in db.execute("SELECT * FROM sessions")}
-    rows = [
-        (table, sessions[key >> SEQ_BITS][0], key & MAX_SEQ, *row)
-        for table in ("requests", "outcomes", "stripped")
-        for key, *row in db.execute(f"SELECT * FROM {table}")
-    ]
-    return [sorted(map(str, sessions.values())), sorted(map(str, rows))]
-
-
-@pytest.mark.parametrize("seed", range(40))
-async def test_together_and_one_by_one_agree(
-    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stores = [SqliteStore(tmp_path / f"{name}.db") for name in ("together", "single")]
-    for store in stores:
-        await store.open("n1")
-        await in_writer(store, "PRAGMA synchronous = OFF")
-    rng = random.Random(seed)
-    numbers: dict[str, list[int]] = {}
-    for _ in range(30):
-        group = random_group(rng, numbers)
-        again = rng.random() < 0.2
-        answers = [await stores[0].commit(group) for _ in range(1 + again)]
-        with monkeypatch.context() as patch:
-            patch.setattr(sqlite_writes, "USUAL", frozenset())
-            answers += [await stores[1].commit(group) for _ in range(1 + again)]
-        assert answers == answers[:1] * len(answers), "\n".join(map(str, group))
-        for s in answers[0]:
-            found = await stores[0].session(s)
-            if found is None or found.state != "live":
-                numbers[s] = [0, 0, 0] if found is None else numbers[s]
-                continue
-            # The node drops the queue and loads what is there.
-            rows = [r async for r in stores[0].requests(s)]
-            settled = max([r.seq for r in rows if r.ending], default=found.acked)
-            numbers[s] = [found.accepted, settled, found.acked]
-        dumps = [await store._write.call(dump) for store in stores]
-        assert dumps[0] == dumps[1], "\n".join(map(str, group))
-    for store in stores:
-        await store.close()
-
-
-# ---- cost
-
-
-class Noted:
-    """A connection whose statements are noted; what a trigger does is done within its own."""
-
-    def __init__(self, db: sqlite3.Connection, seen: list[str]) -> None:
-        self._db = db
-        self._seen = seen
-
-    def execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
-        self._seen.append(statement)
-        return self._db.execute(statement, values)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._db, name)
-
-
-@contextmanager
-def statements(store: SqliteStore) -> Iterator[list[str]]:
-    """The statements that the writer runs meanwhile."""
-    seen: list[str] = []
-    call = store._write.call
-
-    async def noted(do: Any, *args: Any) -> Any:
-        return await call(lambda db: do(Noted(db, seen), *args))
-
-    store._write.call = noted  # type: ignore[method-assign]
-    yield seen
-    store._write.call = call  # type: ignore[method-assign]
-
-
-async def test_a_group_costs_a_handful_of_statements(store: SqliteStore) -> None:
-    names = [f"s{i}" for i in range(50)]
-    with statements(store) as seen:
-        assert await store.commit([create(s) for s in names]) == set()
-        assert len(seen) <= 5
-        seen.clear()
-        assert await store.commit([insert(n, s) for n in range(1, 17) for s in names]) == set()
-        assert len(seen) <= 6
-        seen.clear()
-        group: list[Write] = [settle(n, s) for n in range(1, 17) for s in names]
-        group += [insert(n, s) for n in range(17, 33) for s in names]
-        group += [Acknowledge(s, 1, 16, 4) for s in names]
-        assert await store.commit(group) == set()
-        assert len(seen) <= 12
-
-
-async def test_an_unusual_write_costs_the_others_nothing(store: SqliteStore) -> None:
-    names = [f"s{i}" for i in range(50)]
-    assert await store.commit([w for s in names for w in (create(s), insert(1, s))]) == set()
-    with statements(store) as seen:
-        group: list[Write] = [w for s in names for w in (settle(1, s), insert(2, s))]
-        assert await store.commit([*group, MarkCancel("s7", 1, 2)]) == set()
-    assert len(seen) <= 8
-
-
-async def test_the_file_stops_growing_where_all_is_acknowledged(store: SqliteStore) -> None:
-    assert await store.commit([create()]) == set()
-    sizes = []
-    for start in range(0, 6000, 200):
-        numbers = range(start + 1, start + 201)
-        await store.commit([insert(n, body=b"x" * 100) for n in numbers])
-        await store.commit([settle(n, body=b"x" * 100) for n in numbers])
-        assert await store.commit([Acknowledge("s", 1, start + 200, 100)]) == set()
-        ((pages,),) = await in_writer(store, "PRAGMA page_count")
-        sizes.append(pages)
-    assert max(sizes) <= sizes[2] + 2
-
-
-async def test_the_log_is_copied_beside_the_commits(
-    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(adapter, "_CHECKPOINT_PAGES", 50)
-    assert await store.commit([create()]) == set()
-    for n in range(1, 400):
-        assert await store.commit([insert(n, body=b"x" * 4000)]) == set()
-        if store._checkpoint is not None:
-            await store._checkpoint
-    assert path.with_name("inorder.db-wal").stat().st_size < 400 * 4096
-
-
-async def test_a_checkpoint_that_fails_is_made_up_for(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise sqlite3.OperationalError("disk I/O error")
-
-    monkeypatch.setattr(adapter, "_CHECKPOINT_PAGES", 1)
-    monkeypatch.setattr(sqlite_rare, "checkpoint", fail)
-    assert await store.commit([create()]) == set()
-    assert await store.commit([insert(1)]) == set()
-    assert store._checkpoint is not None
-    await store._checkpoint
-    assert await store.commit([settle(1)]) == set()
 
 
 # ---- the bounds of a key
