@@ -61,12 +61,17 @@ def mongo_uri(mongodb: MongoServer, request: pytest.FixtureRequest) -> Iterator[
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Which MongoDB it was, and which test each sabotage turned red."""
+    """Which MongoDB it was, what the model explored, and which test each sabotage turned red."""
     reports = terminalreporter.stats.get("passed", [])
     for used in sorted(
         {str(v) for r in reports for name, v in r.user_properties if name == "mongodb"}
     ):
         terminalreporter.write_line(f"MongoDB: {used}")
+    explored = [value for r in reports for name, value in r.user_properties if name == "explored"]
+    if explored:
+        terminalreporter.section("what the model of ownership explored")
+        for text in explored:
+            terminalreporter.write_line(str(text))
     red = [value for r in reports for name, value in r.user_properties if name == "red"]
     if red:
         terminalreporter.section("sabotage that was caught")
