@@ -34,6 +34,7 @@ from .membership import Membership
 from .metrics import Metrics
 from .node import Node
 from .passwords import Passwords
+from .proxies import networks
 from .registry import Registry
 from .stores.mongo import MongoStore
 from .stores.port import Store, StoreError
@@ -139,6 +140,7 @@ class App:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._trusted = networks(config.server.trusted_proxies)
         self.node: Node
         self.registry: Registry
         self.edge: Edge
@@ -269,7 +271,7 @@ class App:
         await self._server.wait_closed()
 
     async def _serve(self, socket: ServerConnection) -> None:
-        identity, peer = identity_of(socket), peer_of(socket)
+        identity, peer = identity_of(socket), peer_of(socket, self._trusted)
         # The handshake has served its purpose; headers are a seventh of an idle session's memory.
         if socket.request is not None and socket.response is not None:
             socket.request.headers = socket.response.headers = _NO_HEADERS

@@ -22,6 +22,8 @@ import msgspec
 from dotenv.parser import parse_stream
 from msgspec import Meta, Struct
 
+from .proxies import networks
+
 
 class ConfigError(Exception):
     """The configuration can't be used. The text is one line for the operator."""
@@ -60,6 +62,7 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     allowed_origins: Annotated[
         list[Origin], _meta('a list of origins such as "https://example.org", lower case, no path')
     ] = []
+    trusted_proxies: Annotated[list[str], _meta("a list of addresses or networks")] = []
     ping_interval: Seconds = 20
 
 
@@ -356,8 +359,11 @@ def _read_dotenv(path: Path) -> dict[str, str]:
 def _checked(section: str, key: str, value: object, where: str, *, strict: bool) -> object:
     kind = _TYPES[section, key]
     try:
-        return msgspec.convert(value, kind, strict=strict)
-    except msgspec.ValidationError:
+        checked: object = msgspec.convert(value, kind, strict=strict)
+        if key == "trusted_proxies":
+            networks(msgspec.convert(checked, list[str]))
+        return checked
+    except (msgspec.ValidationError, ValueError):
         # A URI may hold a password, so a wrong one is not repeated.
         got = "" if key == "uri" else f", got {_shown(value)}"
         raise ConfigError(f"{where}: expected {_expected(kind)}{got}") from None

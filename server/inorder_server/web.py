@@ -28,6 +28,7 @@ from .auth import Auth, Identity
 from .config import Config
 from .edge import Peer
 from .metrics import Metrics
+from .proxies import Networks, client_address, networks
 from .refusal import Refusal
 
 WS_PATH = "/ws"
@@ -65,6 +66,10 @@ class Web:
     """Whether new work is taken: false while draining and while the store is away."""
     draining: Callable[[], bool]
     assets: Mapping[str, Asset] = field(default_factory=lambda: client_module() | console())
+    _trusted: Networks = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._trusted = networks(self.config.server.trusted_proxies)
 
     async def process(self, connection: ServerConnection, request: Request) -> Response | None:
         """websockets' ``process_request``."""
@@ -95,14 +100,15 @@ class Web:
             return response
         if self.draining():
             return _text(HTTPStatus.SERVICE_UNAVAILABLE, "draining: the server is going down")
-        refused = self._check_origin(headers, peer_of(connection))
+        peer = peer_of(connection, self._trusted)
+        refused = self._check_origin(headers, peer)
         if refused is not None:
             return refused
         authorization = headers.get("Authorization")
         if authorization is None:
             return None
         try:
-            identity = await self.auth.by_header(authorization, peer_of(connection).address)
+            identity = await self.auth.by_header(authorization, peer.address)
         except Refusal as refusal:
             self.metrics.logins[refusal.code] += 1
             return _refused(refusal)
@@ -193,12 +199,15 @@ def identity_of(connection: ServerConnection) -> Identity | None:
     return getattr(connection, "identity", None)
 
 
-def peer_of(connection: ServerConnection) -> Peer:
-    """The peer's address, and whether a proxy stands before it."""
+def peer_of(connection: ServerConnection, trusted: Networks = ()) -> Peer:
+    """The client's address as far as ``trusted`` proxies tell, and whether any stands before."""
     address = connection.remote_address
     headers = connection.request.headers if connection.request is not None else Headers()
     forwarded = "Forwarded" in headers or "X-Forwarded-For" in headers
-    return Peer(str(address[0]) if address else "", forwarded)
+    peer = str(address[0]) if address else ""
+    if forwarded:
+        peer = client_address(peer, headers.get_all("X-Forwarded-For"), trusted)
+    return Peer(peer, forwarded)
 
 
 def _split(url: str) -> SplitResult:

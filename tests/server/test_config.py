@@ -176,6 +176,17 @@ def test_a_byte_order_mark_is_no_error() -> None:
             '[server] allowed_origins: expected a list of origins such as "https://example.org", '
             'lower case, no path, got ["https://example.org/"]',
         ),
+        *(
+            (
+                f"[server]\ntrusted_proxies = {given}",
+                f"[server] trusted_proxies: expected a list of addresses or networks, got {shown}",
+            )
+            for given, shown in (
+                ("['proxy.example.org']", '["proxy.example.org"]'),
+                ("['10.0.0.1/8']", '["10.0.0.1/8"]'),
+                ("'10.0.0.1'", '"10.0.0.1"'),
+            )
+        ),
         (
             "[store]\nlease = 1979-05-27",
             '[store] lease: expected seconds, a number above 0 and up to 1e9, got "1979-05-27"',

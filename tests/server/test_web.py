@@ -18,6 +18,7 @@ from inorder_server import config
 from inorder_server.auth import Auth, Identity
 from inorder_server.edge import Peer
 from inorder_server.metrics import Metrics
+from inorder_server.proxies import networks
 from inorder_server.refusal import Refusal
 from inorder_server.stores.port import User
 from inorder_server.web import Web, identity_of, is_loopback, peer_of, select_subprotocol
@@ -375,6 +376,16 @@ def test_a_peer(headers: dict[str, str], forwarded: bool) -> None:
         remote_address=("::1", 1, 0, 0), request=Request("/ws", Headers(headers))
     )
     assert peer_of(connection) == Peer("::1", forwarded)
+
+
+def test_a_peer_behind_a_proxy() -> None:
+    headers = Headers([("X-Forwarded-For", "203.0.113.5"), ("X-Forwarded-For", "198.51.100.7")])
+    connection: Any = SimpleNamespace(
+        remote_address=("192.0.2.1", 1), request=Request("/ws", headers)
+    )
+    assert peer_of(connection) == Peer("192.0.2.1", True)
+    trusted = networks(["192.0.2.1"])
+    assert peer_of(connection, trusted) == Peer("198.51.100.7", True)
 
 
 def test_a_peer_that_is_gone_already() -> None:
