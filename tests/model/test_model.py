@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from model.configurations import QUICK, explored
+from model.configurations import KNOWN, QUICK, explored
 from model.world import Bounds
 
 Record = Callable[[str, object], None]
@@ -85,6 +85,16 @@ def test_a_guard_that_the_registry_does_without() -> None:
     bounds = Bounds(requests=1, hellos=1, late=1, leaves=1)
     hasty = frozenset({"a hello waits for the release"})
     assert explored(bounds._replace(without=hasty)).broken is None
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_gap_that_is_known(name: str, record_property: Record) -> None:
+    """And what would close it: rows that are stripped at the end, and go with the session."""
+    bounds, broken = KNOWN[name]
+    found = explored(bounds)
+    assert found.broken == broken
+    record_property("explored", f"known: {name}: {broken} ({len(found.trace)} moves)")
+    assert explored(bounds._replace(without=frozenset({"an end deletes its rows"}))).broken is None
 
 
 def test_the_shortest_trace() -> None:
