@@ -62,6 +62,17 @@ def test_the_quick_form_measures_everything_once_and_writes_it(
     assert not list(tmp_path.glob("inorder*"))
 
 
+@pytest.mark.timeout(120)
+def test_growth_is_measured_in_its_quick_form_too(tmp_path: Path) -> None:
+    command = [sys.executable, str(HERE / "growth.py"), "--quick", "--disk", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"in the newest sessions beside 4,000 outcomes kept: \d", done.stdout)
+    assert re.search(r"take long, in 50 sessions: loaded after .* running in all", done.stdout)
+    assert re.search(r"take no time, in 50 sessions: loaded after .* done in all", done.stdout)
+    assert not list(tmp_path.iterdir())
+
+
 def test_readme_has_a_place_for_the_figures(modules: None) -> None:
     from table import COMMAND, replaced
 
