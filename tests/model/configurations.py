@@ -3,7 +3,12 @@ where a promise is known not to hold.
 
 Not modelled: P0 (a node may be declared dead at any time, which is what P0 is to prevent),
 failover and stale reads, bulks of several sessions, start marks, the removal of stripped rows,
-bodies that are too large. The client hears what is announced at once, or never.
+bodies that are too large, rows of a bulk that are inserted in another order than they stand
+in. The client hears what is announced at once, or never.
+
+Three filters can be taken away without a promise being broken within the bounds of every run,
+for others stand behind them: `an outcome needs its try`, `an outcome is written once`, `confirm
+leaves no gap`. So do `end needs OWN` and `end needs its numbers`, each while the other is there.
 """
 
 from __future__ import annotations
