@@ -8,7 +8,7 @@ in. The client hears what is announced at once, or never.
 
 Three filters can be taken away without a promise being broken within the bounds of every run,
 for others stand behind them: `an outcome needs its try`, `an outcome is written once`, `confirm
-leaves no gap`. So do `end needs OWN` and `end needs its numbers`, each while the other is there.
+leaves no gap`. So can `end needs OWN` and `end needs its numbers`, each while the other is there.
 """
 
 from __future__ import annotations
