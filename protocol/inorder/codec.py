@@ -18,6 +18,11 @@ _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
 """One message (or any JSON value) as bytes."""
 
+_DEEPEST = 500
+"""Arrays and objects in each other: more a server may not read, and would have to take the
+frame, and all that is in it, for none."""
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_BRACKET = re.compile(rb"[\[{}\]]")
 _FRACTION_OR_EXPONENT = re.compile(rb"\d[.eE]")
 
 _client_message: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
@@ -113,6 +118,29 @@ def decode_server(frame: str | bytes) -> list[ServerMessage]:
     return found
 
 
+def encode_given(value: Any) -> bytes:
+    """What holds a value of the program's, as bytes. Raises ``TypeError`` for what is no JSON,
+    ``ValueError`` for what is nested too deep, or in itself."""
+    try:
+        encoded = encode(value)
+    except RecursionError:
+        encoded = b""
+    if not encoded or _depth(encoded) > _DEEPEST:
+        raise ValueError(f"it is nested more than {_DEEPEST} deep")
+    return encoded
+
+
+def _depth(encoded: bytes) -> int:
+    """How many arrays and objects are open at most at once; 0 where there are only few."""
+    if encoded.count(b"[") + encoded.count(b"{") <= _DEEPEST:
+        return 0
+    depth = most = 0
+    for bracket in _BRACKET.findall(_STRING.sub(b"", encoded)):
+        depth += 1 if bracket in b"[{" else -1
+        most = max(most, depth)
+    return most
+
+
 def join(messages: Iterable[bytes]) -> bytes:
     """Encoded messages as one array frame."""
     return b"[" + b",".join(messages) + b"]"
@@ -172,6 +200,7 @@ __all__ = [
     "decode_frame",
     "decode_server",
     "encode",
+    "encode_given",
     "join",
     "split",
 ]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from msgspec import UNSET, Raw, Struct
 
 from . import errors
-from .codec import encode, join
+from .codec import encode, encode_given, join
 from .credentials import Credentials, State
 from .errors import InorderError
 from .events import Answered, Ask, CallEnded, Ended, Event, Lost, Outcome, StateChanged
@@ -128,8 +128,8 @@ class Sending:
         """Takes a request, to be sent when its turn comes.
 
         Raises the session's error where it is over, ``Refused`` (``closing``) after
-        :meth:`close`, ``ValueError`` for an id that can't be used, ``TypeError`` for params
-        that are no JSON.
+        :meth:`close`, ``ValueError`` for an id that can't be used and for
+        params that are nested more than 500 deep, ``TypeError`` for params that are no JSON.
         """
         if self._mode is not None or self.phase >= Phase.CLOSING:
             raise self._over()
@@ -140,7 +140,7 @@ class Sending:
             raise ValueError("an id has 1 to 64 characters and no # at its start")
         elif id in self._calls:
             raise ValueError(f"the id {id!r} is in use")
-        head = encode(_Outgoing(method, id, params, timeout))
+        head = encode_given(_Outgoing(method, id, params, timeout))
         call = Call(id, head[:-1], owner)
         self._calls[id] = call
         self._window.unsent.append(call)
@@ -170,7 +170,7 @@ class Sending:
 
     def ping(self, data: Any = UNSET, owner: Any = None) -> Ask:
         """Asks for the same ``data`` back; :class:`Answered` follows."""
-        raw = UNSET if data is UNSET else Raw(encode(data))
+        raw = UNSET if data is UNSET else Raw(encode_given(data))
         return self._ask("ping", Ping(data=raw), owner)
 
     def close(self, mode: Literal["finish", "cancel"] = "finish") -> None:

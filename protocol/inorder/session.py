@@ -125,8 +125,8 @@ class Session:
         ``params``: a mapping (by name), a sequence (by position) or any other JSON value (the
         only argument). ``id`` names the request in its session; sent again, it is not run
         again. ``timeout``: seconds that an attempt may run. Raises the session's error where
-        it is over, ``ValueError`` for an id that can't be used, ``TypeError`` for params that
-        are no JSON.
+        it is over, ``ValueError`` for an id that can't be used and for params that are nested
+        more than 500 deep, ``TypeError`` for params that are no JSON.
         """
         job = Job(self._cancel)
         job._call = self._core.submit(method, params, id, timeout, owner=job)

@@ -195,6 +195,31 @@ def test_params_that_are_no_json(bench):
     assert bench.sent() == []
 
 
+def nested(depth: int) -> object:
+    value: object = {}
+    for turn in range(depth - 1):
+        value = [value] if turn % 2 else {"a": value}
+    return value
+
+
+def test_params_that_are_nested_deeper_than_a_server_reads(bench):
+    core = bench.core
+    for deep in (nested(500), [nested(600), 1], nested(20_000)):
+        with pytest.raises(ValueError, match="nested more than 500 deep"):
+            core.submit("echo", deep)
+        with pytest.raises(ValueError, match="nested more than 500 deep"):
+            core.ping([deep])
+    endless: list[object] = []
+    endless.append(endless)
+    with pytest.raises(ValueError, match="nested more than 500 deep"):
+        core.submit("echo", endless)
+    assert bench.sent() == []
+    # The message itself is one; what stands in strings, or side by side, counts for nothing.
+    core.submit("echo", nested(499))
+    core.submit("echo", ['[{"\\' * 2000, "]" * 10, "\\"])
+    core.submit("echo", [{}] * 2000)
+
+
 def test_ids_begin_with_something_random():
     one, two = Core().submit("echo").id, Core().submit("echo").id
     assert one != two
