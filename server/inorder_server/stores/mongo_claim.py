@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from pymongo.operations import UpdateOne
 
-from .mongo_documents import Document, Found, is_own, request_row, rows, seq_of, session_row
+from .mongo_documents import (
+    Document,
+    Found,
+    came_late,
+    is_own,
+    request_row,
+    rows,
+    seq_of,
+    session_row,
+)
 from .mongo_link import MongoLink
 from .mongo_owned import STAMPED, Own, Owned
 from .port import Claimed, RequestRow, StoreUnavailable
@@ -99,7 +108,7 @@ async def _stamped(link: MongoLink, doc: Found) -> list[RequestRow]:
             if seq_of(row["_id"]) > acked and row["ending"] is None and row["epoch"] != epoch
         ]
         if not older:
-            return [request_row(row, acked) for row in found]
+            return [request_row(row, acked) for row in found if not came_late(row, acked)]
         stamp = {"$set": {"epoch": epoch, "try": STAMPED}}
         await link.change(
             link.requests,

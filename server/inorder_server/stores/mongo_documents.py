@@ -2,8 +2,9 @@
 
 Source: ownership.md, "Documents". A request's ``_id`` is its session's and its seq, so that the
 rows of a session lie side by side in the one index that every server keeps anyway, and that a
-repeated insert meets its first sending. Times are int64 milliseconds since 1970; params, results
-and receipts are encoded bytes. ``again`` counts the writes that only prove an earlier one.
+repeated insert meets its first sending; ``try`` says which of them made the row. Times are int64
+milliseconds since 1970; params, results and receipts are encoded bytes. ``again`` counts the writes
+that only prove an earlier one.
 """
 
 from __future__ import annotations
@@ -143,6 +144,12 @@ STRIPPED = dict.fromkeys(
     1,
 )  # fmt: skip
 """P10: what is unset, so that only the id, its digest and the age are left."""
+
+
+def came_late(doc: Found, acked: int) -> bool:
+    """An insert whose number was given to another sending of it, or another request, and is
+    forgotten: nobody's. What is acknowledged has an ending, or was stripped."""
+    return seq_of(doc["_id"]) <= acked and doc.get("ending", "stripped") is None
 
 
 def request_row(doc: Found, acked: int) -> RequestRow:

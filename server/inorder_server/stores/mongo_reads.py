@@ -8,6 +8,7 @@ from .mongo_documents import (
     MAX_SEQ,
     Document,
     Found,
+    came_late,
     request_row,
     rows,
     seq_of,
@@ -65,15 +66,21 @@ async def requests(link: MongoLink, id: str, after: int) -> list[RequestRow]:
     doc = await link.sessions.find_one(live, {"accepted": 1, "acked": 1})
     if doc is None or after >= doc["accepted"]:
         return []
-    cursor = link.requests.find(rows(id, after, doc["accepted"])).sort("_id", 1)
     found: list[RequestRow] = []
-    size = 0
-    async with cursor.limit(_PORTION_ROWS).batch_size(_BATCH_ROWS) as portion:
-        async for row in portion:
-            found.append(request_row(row, doc["acked"]))
-            size += len(found[-1].params or b"") + len(found[-1].outcome or b"")
-            if size > _PORTION_BYTES:
-                break
+    size, seen = 0, -1
+    # Another one where all that was read is nobody's.
+    while not found and after != seen:
+        seen = after
+        cursor = link.requests.find(rows(id, after, doc["accepted"])).sort("_id", 1)
+        async with cursor.limit(_PORTION_ROWS).batch_size(_BATCH_ROWS) as portion:
+            async for row in portion:
+                after = seq_of(row["_id"])
+                if came_late(row, doc["acked"]):
+                    continue
+                found.append(request_row(row, doc["acked"]))
+                size += len(found[-1].params or b"") + len(found[-1].outcome or b"")
+                if size > _PORTION_BYTES:
+                    break
     return found
 
 
@@ -122,8 +129,8 @@ _ENDINGS = ("done", "failed", "cancelled")
 
 
 async def _count(link: MongoLink, doc: Found) -> dict[str | None, int]:
-    if doc["accepted"] <= doc["acked"]:
-        return {}
+    if doc["state"] != "live" or doc["accepted"] <= doc["acked"]:
+        return {}  # what comes late of a session that ended is nobody's
     cursor = await link.requests.aggregate(
         [
             {"$match": rows(doc["_id"], doc["acked"], min(doc["accepted"], MAX_SEQ))},

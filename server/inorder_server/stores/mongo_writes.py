@@ -26,7 +26,7 @@ from .mongo_documents import (
 )
 from .mongo_link import Change as Operation
 from .mongo_link import MongoLink
-from .mongo_owned import INSERTED, Owned
+from .mongo_owned import Owned
 from .mongo_rounds import Change, Plan, Round, given_up_at
 from .mongo_steps import (
     Step,
@@ -47,6 +47,7 @@ from .port import (
     End,
     Insert,
     Release,
+    Settle,
     StoreUnavailable,
     Write,
 )
@@ -144,25 +145,32 @@ class _Group:
     async def _rows(self, round: Round) -> None:
         inserts = [(i, w) for i, w in round.inserts if self._stands(i, w.session)]
         changes = [(i, w) for i, w in round.changes if self._stands(i, w.session)]
+        owned = self._owned.sessions
+        attempt = self._owned.new_try()
         there = await self._link.insert(
-            self._link.requests, [request_document(w, INSERTED) for _, w in inserts]
+            self._link.requests, [request_document(w, attempt) for _, w in inserts]
         )
+        for _, w in inserts:
+            owned[w.session].tries[w.row.seq] = attempt
         if there:
             await self._judge_inserts([inserts[n] for n in there])
-        owned = self._owned.sessions
         # In order: of several outcomes of a session the later one never comes first.
         done = await self._link.change(
             self._link.requests, [change(w, owned[w.session].attempt(w.seq)) for _, w in changes]
         )
         if done < len(changes):
             await self._judge_changes(changes)
+        for _, c in changes:
+            if isinstance(c, Settle) and c.session in owned:
+                owned[c.session].tries.pop(c.seq, None)
 
     async def _judge_inserts(self, inserts: list[tuple[int, Insert]]) -> None:
         """P6, "Duplicate"."""
         requests = self._link.requests
         for _ in range(_LOOKS):
             ids = [row_id(w.session, w.row.seq) for _, w in inserts]
-            found = await self._link.find(requests, ids, {"epoch": 1, "id": 1})
+            found = await self._link.find(requests, ids, {"epoch": 1, "id": 1, "try": 1})
+            attempt = self._owned.new_try()
             replaced: list[Operation] = []
             mine: list[Operation] = []
             missing = 0
@@ -172,10 +180,11 @@ class _Group:
                     missing += 1
                 elif doc["id"] == w.row.id and doc.get("epoch") == w.epoch:
                     mine.append(UpdateOne(dict(doc), AGAIN))
+                    self._owned.sessions[w.session].tries[w.row.seq] = doc["try"]
                 elif doc["id"] == w.row.id and "epoch" not in doc:
                     pass  # stripped: it was acknowledged since
                 elif doc.get("epoch", w.epoch) < w.epoch:
-                    whole = request_document(w, INSERTED)
+                    whole = request_document(w, attempt)
                     filter = {"_id": whole.pop("_id"), "epoch": {"$lt": w.epoch}}
                     replaced.append(UpdateOne(filter, {"$set": whole}))
                 else:

@@ -268,14 +268,14 @@ async def test_acknowledged_but_not_stripped(store: MongoStore, opened: Opens) -
 
 async def test_a_late_outcome_finds_nothing(store: MongoStore, opened: Opens) -> None:
     """Whether the row was stamped, settled by another, or stripped since."""
-    await done(store, create(), *(insert(n) for n in range(1, 4)), release())
+    await done(store, create(), *(insert(n) for n in range(1, 4)))
+    late = store._owned.sessions["s"]
+    await done(store, release())
     other = await opened("n2")
     assert await other.claim("s") is not None
     await done(other, settle(1, epoch=2, body=b"a"), settle(2, epoch=2, body=b"b"))
     await done(other, Acknowledge("s", 2, 1, 9))
     before = await documents(other, "requests")
-    late = store._owned.sessions["s"] = type(other._owned.sessions["s"])(1, 3)
-    late.loaded = 0
     for n in range(1, 4):
         store._owned.sessions["s"] = late
         assert await store.commit([settle(n, body=b"late")]) == {"s"}
