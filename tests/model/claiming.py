@@ -106,7 +106,7 @@ def _loaded(world: World, i: int, bounds: Bounds) -> World:
     """P4's find, and P5's where none of the rows is of an older epoch any more."""
     node = world.nodes[i]
     rows = world.store.rows[: node.loaded]
-    if not all(rows):
+    if not all(rows[node.acked :]):
         # The session ended meanwhile, and its rows are gone.
         return world.node(i, node.dropped())
     older = [
@@ -126,17 +126,22 @@ def _loaded(world: World, i: int, bounds: Bounds) -> World:
 
 
 def _knowing(world: World, node: Node, rows: tuple[Row | None, ...]) -> Node:
-    """The node with what it read of the rows; of the acknowledged ones it needs no outcome."""
+    """The node with what it read of the rows; of the acknowledged ones it needs nothing."""
     outcomes: list[Outcome] = []
+    ids: list[int] = []
     for seq, row in enumerate(rows, 1):
         if seq <= node.acked:
-            known = world.history[seq - 1][1]
+            id, known = world.history[seq - 1]
             assert known is not None
+            ids.append(id)
             outcomes.append(known)
-        elif row and row.outcome and len(outcomes) == seq - 1:
+            continue
+        assert row is not None
+        ids.append(row.id)
+        if row.outcome and len(outcomes) == seq - 1:
             outcomes.append(row.outcome)
     return node._replace(
-        ids=tuple(row.id for row in rows if row),
+        ids=tuple(ids),
         outcomes=tuple(outcomes),
         cancels=frozenset(seq for seq, row in enumerate(rows, 1) if row and row.cancel),
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 NOBODY = -1
-STAMPED, INSERTED = 0, 1
+STAMPED = 0
 
 Rules = frozenset[str]
 
@@ -99,21 +99,25 @@ def stamp(store: Store, without: Rules, seq: int, epoch: int) -> Store | None:
     return store.puts(seq, row._replace(epoch=epoch, attempt=STAMPED))
 
 
-def insert(store: Store, without: Rules, seq: int, id: int, epoch: int) -> Store | None:
+def insert(
+    store: Store, without: Rules, seq: int, id: int, epoch: int, attempt: int
+) -> Store | None:
     """P6; None is a duplicate."""
     if store.rows[seq - 1] is not None:
         return None
-    return store.puts(seq, Row(id, epoch, INSERTED))
+    return store.puts(seq, Row(id, epoch, attempt))
 
 
-def replace(store: Store, without: Rules, seq: int, id: int, epoch: int) -> Store | None:
+def replace(
+    store: Store, without: Rules, seq: int, id: int, epoch: int, attempt: int
+) -> Store | None:
     """P6, over a row of a lower epoch."""
     row = store.rows[seq - 1]
     if row is None or row.stripped:
         return None
     if row.epoch >= epoch and "a row is replaced where its epoch is lower" not in without:
         return None
-    return store.puts(seq, Row(id, epoch, INSERTED))
+    return store.puts(seq, Row(id, epoch, attempt))
 
 
 def settle(
@@ -179,6 +183,13 @@ def strip(store: Store, without: Rules, after: int, upto: int) -> Store | None:
     return store
 
 
+def remove(store: Store, without: Rules, after: int, upto: int) -> Store | None:
+    """P10, of stripped rows that are old."""
+    for seq in range(after + 1, upto + 1):
+        store = store._replace(rows=(*store.rows[: seq - 1], None, *store.rows[seq:]))
+    return store
+
+
 def attach(store: Store, without: Rules, epoch: int, node: int, number: int) -> Store | None:
     """P11."""
     if not store.is_own(epoch, node) or store.session.attach >= number:
@@ -229,8 +240,6 @@ def end(
 
 def delete(store: Store, without: Rules) -> Store | None:
     """P15 and P16: the rows of a session that is not live."""
-    if "an end deletes its rows" in without:
-        return strip(store, without, 0, len(store.rows))
     return store._replace(rows=(None,) * len(store.rows))
 
 
@@ -246,7 +255,7 @@ def expire(store: Store, without: Rules, epoch: int) -> Store | None:
 _WRITES = {
     f.__name__: f
     for f in (
-        take, stamp, insert, replace, settle, mark_cancel, confirm, acknowledge, strip, attach,
-        want, release, end, delete, expire,
+        take, stamp, insert, replace, settle, mark_cancel, confirm, acknowledge, strip, remove,
+        attach, want, release, end, delete, expire,
     )
 }  # fmt: skip

@@ -100,6 +100,8 @@ def _came_late(world: World, n: int, bounds: Bounds) -> World:
 def _expiry(world: World, bounds: Bounds) -> Moves:
     """P16: a node reads which sessions are free and settled, and then says that they are gone."""
     s, rows = world.store.session, world.store.rows
+    if s.state == "gone" and any(rows):
+        yield "P16: delete", lambda: world.applied(Write("delete", ()), bounds.without)[0]
     if s.state != "live":
         return
     free = s.node < 0 and not s.open

@@ -97,7 +97,7 @@ def _groups(world: World, node: Node, bounds: Bounds) -> Iterator[tuple[str, Gro
         upto = client.held
         done = _done(node, node.acked, upto)
         moved = (Write("acknowledge", (*own, node.acked, upto, done)),)
-        forget = (Write("strip", (node.acked, upto)),)
+        forget = (Write("remove" if bounds.removes else "strip", (node.acked, upto)),)
         early = "strip after `acked` has moved" in without
         yield f"acknowledge {upto}", (forget, moved) if early else (moved, forget)
     if linked and world.left.cancels:
@@ -122,7 +122,9 @@ def _inserts(world: World, node: Node, bounds: Bounds) -> Iterator[tuple[str, Gr
     first = node.accepted + 1
     for last in range(first, min(first + bounds.pipeline, bounds.requests + 1)):
         ids = client.ids[first - 1 : last]
-        rows = tuple(Write("insert", (first + n, id, node.epoch)) for n, id in enumerate(ids))
+        rows = tuple(
+            Write("insert", (first + n, id, node.epoch, node.sent)) for n, id in enumerate(ids)
+        )
         confirm = Write("confirm", (node.epoch, node.name, first, last))
         yield f"insert {ids}", (rows, (confirm,))
 
@@ -166,23 +168,25 @@ def _sending(world: World, i: int, bounds: Bounds) -> Moves:
     """The next write of the bulk; the bulk's answer comes with its last one."""
     node = world.nodes[i]
     bulk, write = node.group[0], node.group[0][node.at]
+    inserts = write.name in ("insert", "replace")
     what = f"node {node.name}: {write.name}{_plain(write)}"
 
     def answered() -> World:
         after, matched = world.applied(write, bounds.without)
         short = node.short or not matched
+        knows = node.tried(write.fields[0], write.fields[3]) if inserts else node
         if node.at + 1 < len(bulk):
-            return after.node(i, node._replace(at=node.at + 1, short=short))
+            return after.node(i, knows._replace(at=node.at + 1, short=short))
         if short and "what matches nothing is looked at" not in bounds.without:
-            return after.node(i, node._replace(doing="judge", at=0, short=False))
-        return _answered(after, i, node._replace(at=0, short=False), bounds)
+            return after.node(i, knows._replace(doing="judge", at=0, short=False))
+        return _answered(after, i, knows._replace(at=0, short=False), bounds)
 
     def lost() -> World:
         after, _ = world.applied(write, bounds.without)
-        return after.spend("late").node(i, _again(node))
+        return after.spend("late").node(i, _again(node, bounds))
 
     def late() -> World:
-        after = world.spend("late").node(i, _again(node))
+        after = world.spend("late").node(i, _again(node, bounds))
         return after._replace(late=(*world.late, bulk[node.at :]))
 
     yield what, answered
@@ -196,11 +200,26 @@ def _plain(write: Write) -> str:
     return "(" + ", ".join(str(tuple(f) if type(f) is Outcome else f) for f in write.fields) + ")"
 
 
-def _again(node: Node) -> Node:
-    """No reply: the whole group is sent again, unchanged."""
+def _again(node: Node, bounds: Bounds) -> Node:
+    """No reply: the whole group is sent again, but for the tries unchanged."""
     gives_up = node.whole[-1][0].name in ("release", "delete")
     doing = "review" if gives_up else "send"
-    return node._replace(doing=doing, group=node.whole, at=0, short=False)
+    sent = node.sent
+    if any(w.name == "insert" for bulk in node.whole for w in bulk):
+        sent = _next_try(node, bounds)
+    whole = tuple(tuple(_sent_as(w, sent) for w in bulk) for bulk in node.whole)
+    return node._replace(doing=doing, group=whole, whole=whole, sent=sent, at=0, short=False)
+
+
+def _next_try(node: Node, bounds: Bounds) -> int:
+    return node.sent + ("each sending has its own try" not in bounds.without)
+
+
+def _sent_as(write: Write, attempt: int) -> Write:
+    """P6: an insert bears the try of its sending."""
+    if write.name not in ("insert", "replace"):
+        return write
+    return Write(write.name, (*write.fields[:3], attempt))
 
 
 def _reviewed(world: World, i: int, bounds: Bounds) -> World:
@@ -235,8 +254,15 @@ def _judged(world: World, i: int, bounds: Bounds) -> World:
         if verdict is None:
             return _fenced(world, i)
         again += verdict
+        if write.name in ("insert", "replace") and not verdict:
+            row = world.store.rows[write.fields[0] - 1]
+            assert row is not None
+            node = node.tried(write.fields[0], row.attempt)
+    if any(w.name in ("insert", "replace") for w in again):
+        node = node._replace(sent=_next_try(node, bounds))
     if again:
-        return world.node(i, node._replace(doing="send", group=(tuple(again), *node.group[1:])))
+        bulk = tuple(_sent_as(w, node.sent) for w in again)
+        return world.node(i, node._replace(doing="send", group=(bulk, *node.group[1:])))
     return _answered(world, i, node, bounds)
 
 
@@ -244,7 +270,7 @@ def _verdict(store: Store, node: Node, write: Write, bounds: Bounds) -> list[Wri
     """None: fenced; else what must still be written for it."""
     s, own = store.session, store.is_own(node.epoch, node.name)
     if write.name in ("insert", "replace"):
-        seq, id, epoch = write.fields
+        seq, id, epoch, _ = write.fields
         row = store.rows[seq - 1]
         if row is None:
             return [Write("insert", write.fields)]
@@ -266,7 +292,7 @@ def _verdict(store: Store, node: Node, write: Write, bounds: Bounds) -> list[Wri
         return [] if row.outcome == write.fields[3] else None
     if write.name in ("release", "end"):
         return [] if _gave_up(store, write) else None
-    if write.name in ("strip", "delete"):
+    if write.name in ("strip", "remove", "delete"):
         return []
     effect = {
         "confirm": s.accepted >= write.fields[-1],

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .checker import Broken
-from .documents import NOBODY, Outcome, Rules, Store, Write
+from .documents import NOBODY, STAMPED, Outcome, Rules, Store, Write
 
 Bulk = tuple[Write, ...]
 DOWN = -2
@@ -23,7 +23,8 @@ class Bounds(NamedTuple):
     time, ``mixed`` whether it takes both; ``sweeps`` how
     often a session is adopted that was given up with work left, ``leaves`` how often the client
     goes away without a hello elsewhere; ``forgets``: a client may come back as one that has
-    other requests for the numbers that were not accepted."""
+    other requests for the numbers that were not accepted; ``removes``: what is acknowledged is
+    not kept, not even stripped."""
 
     requests: int = 2
     hellos: int = 2
@@ -38,6 +39,7 @@ class Bounds(NamedTuple):
     bye: bool = False
     expiry: bool = False
     forgets: bool = False
+    removes: bool = False
     pipeline: int = 1
     mixed: bool = False
     without: Rules = frozenset()
@@ -49,10 +51,11 @@ class Node(NamedTuple):
     ``doing``: idle; look, take, read, load, stamp, check (a claim); ask (for a session that
     another node owns); serve; send, judge, review (a group on its way).
     ``seen`` is the epoch and the owner that its claim read. ``ids`` and ``outcomes`` are by seq,
-    as far as it knows them durable. ``group`` is the bulks still to be answered, the first one
-    from ``at`` on; ``whole`` the group as it was sent, which is sent again where an answer is
-    lost. ``short``: a write of this bulk matched nothing. ``link`` and ``hello`` are numbers of
-    connections, 0 for none.
+    as far as it knows them durable; ``tries`` are those of the rows that it inserted, from
+    ``loaded`` on, and ``sent`` is the try of what it inserts next. ``group`` is the bulks still to
+    be answered, the first one from ``at`` on; ``whole`` the group as it was sent, which is sent
+    again where an answer is lost. ``short``: a write of this bulk matched nothing. ``link`` and
+    ``hello`` are numbers of connections, 0 for none.
     """
 
     name: int
@@ -62,6 +65,8 @@ class Node(NamedTuple):
     attach: int = 0
     acked: int = 0
     loaded: int = 0
+    sent: int = 1
+    tries: tuple[int, ...] = ()
     ids: tuple[int, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
     cancels: frozenset[int] = frozenset()
@@ -83,7 +88,13 @@ class Node(NamedTuple):
 
     def attempt(self, seq: int) -> int:
         """``Own.attempt`` of the adapter."""
-        return 0 if seq <= self.loaded else 1
+        return STAMPED if seq <= self.loaded else self.tries[seq - self.loaded - 1]
+
+    def tried(self, seq: int, attempt: int) -> Node:
+        """``Own.tries`` of the adapter, once the row is there."""
+        tries = (*self.tries, *(STAMPED for _ in range(seq - self.loaded - len(self.tries))))
+        at = seq - self.loaded - 1
+        return self._replace(tries=(*tries[:at], attempt, *tries[at + 1 :]))
 
     def dropped(self) -> Node:
         """It knows nothing of the session any more; who asks for it still does."""
@@ -165,6 +176,8 @@ class World(NamedTuple):
             if seq > len(history):
                 history.append((row.id, None))
             id, outcome = history[seq - 1]
+            if seq <= s.acked and not row.stripped and row.outcome is None:
+                continue  # it came late, and is nobody's
             if row.id != id:
                 raise Broken(f"G5: number {seq} was request {id}, and is {row.id} now")
             if row.stripped or row.outcome == outcome:
@@ -177,14 +190,18 @@ class World(NamedTuple):
                 if seq in self.promised and row.outcome.ending != "cancelled":
                     raise Broken(f"P9: the cancel of {seq} was answered, and is lost")
                 history[seq - 1] = (id, row.outcome)
+        known = [o for _, o in history] if s.state != "live" else []
+        for seq, row in enumerate(store.rows[: len(known)], 1):
+            if row is not None and row.outcome not in (None, known[seq - 1]):
+                raise Broken(f"G3: request {seq} has a second outcome")
         ids = [id for id, _ in history]
         if len(set(ids)) < len(ids):
             raise Broken(f"G5: a request was accepted twice: {ids}")
         if s.state != "live" and any(o is None for _, o in history):
             raise Broken(f"G3: the session is {s.state}, and an accepted request has no outcome")
-        known = [o.ending for _, o in history[: s.acked] if o is not None]
-        if (s.done, s.cancelled) != (known.count("done"), known.count("cancelled")):
-            raise Broken(f"G6: the tally says {s.done} done and {s.cancelled} cancelled of {known}")
+        endings = [o.ending for _, o in history[: s.acked] if o is not None]
+        if (s.done, s.cancelled) != (endings.count("done"), endings.count("cancelled")):
+            raise Broken(f"G6: the tally says {s.done} done, {s.cancelled} cancelled of {endings}")
         return self._replace(store=store, history=tuple(history))
 
 
