@@ -1,4 +1,4 @@
-"""Node, and a server with a proxy before it that a script in Node may lead."""
+"""Node and a Chromium, and a server with a proxy before it that a script in Node may lead."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from cutting import cutting
+from desk import QUIET, Desk
+from playwright.async_api import Browser, async_playwright
 from proxy import Proxy
 from tools import npm_packages, tool
 from vector_server import ServerProcess
@@ -141,3 +143,24 @@ async def stage(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Stage]]
         await proxy.__aexit__(None, None, None)
     for server in servers:
         await server.close()
+
+
+@pytest.fixture
+async def chromium() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=tool("chromium"), args=QUIET)
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def desk(chromium: Browser, stage) -> AsyncIterator[Desk]:
+    led = await stage()
+    url = led.proxy.url.replace("ws://", "http://").removesuffix("/ws")
+    context = await chromium.new_context(reduced_motion="reduce")
+    desk = Desk(await context.new_page(), url, led)
+    yield desk
+    assert desk.trouble == []
+    await context.close()
+    # What still runs is not waited for.
+    await led.server.kill()

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { Announcer } from "../../server/inorder_server/console/announcer.js";
 import { Book, share, spent } from "../../server/inorder_server/console/book.js";
 import { fieldsOf, paramsOf } from "../../server/inorder_server/console/fields.js";
 import { settled } from "./page.js";
@@ -115,7 +116,7 @@ test("times and shares as a person reads them", () => {
   const times = [
     [NaN, ""],
     [-Infinity, ""],
-    [0.0004, "0 ms"],
+    [0.0004, "<1 ms"],
     [0.25, "250 ms"],
     [0.9996, "1.0 s"],
   ];
@@ -191,4 +192,37 @@ test("params from fields", () => {
     paramsOf([], () => ""),
     undefined,
   );
+});
+
+test("a screen reader is told of what ends, in few words", async () => {
+  let now = 0;
+  const said = [];
+  const book = new Book(() => now);
+  const announcer = new Announcer((text) => said.push(text));
+  const pass = (seconds) => {
+    announcer.told(book.changes(), now);
+    now += seconds;
+    announcer.tick(book, now);
+    return said.splice(0);
+  };
+  const jobs = Array.from({ length: 9 }, (_, at) => fakeJob(`j${at}`));
+  for (const job of jobs) book.follow(job, "echo", 1);
+  for (const [at, job] of jobs.entries()) await job.accept(at + 1);
+  assert.deepEqual(pass(60), []);
+  await jobs[0].end(1);
+  assert.deepEqual(pass(0.3), []);
+  await jobs[1].fail("no_money");
+  assert.deepEqual(pass(0.2), ["Request 1, echo, done. Request 2, echo, failed: no money. 7 to go."]);
+  for (const job of jobs.slice(2, 5)) await job.end(1);
+  await jobs[5].fail("cancelled");
+  assert.deepEqual(pass(2.9), []);
+  assert.deepEqual(pass(0.2), ["3 done, 1 cancelled. 3 to go."]);
+  for (const job of jobs.slice(6)) await job.end(1);
+  assert.deepEqual(pass(3), ["3 done. None is left."]);
+  assert.deepEqual(pass(60), []);
+  const refused = fakeJob("r");
+  book.follow(refused, "", 1);
+  refused.unaccepted(new Error("no"));
+  await refused.fail("unknown_method");
+  assert.deepEqual(pass(1), ["A request, failed: unknown method."]);
 });

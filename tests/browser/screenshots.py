@@ -42,13 +42,16 @@ async def main() -> None:
 async def pictures(browser: Browser, server: ServerProcess, size: str, scheme: Any) -> None:
     width, height = SIZES[size]
     context = await browser.new_context(
-        color_scheme=scheme, viewport={"width": width, "height": height}
+        color_scheme=scheme,
+        reduced_motion="reduce",
+        viewport={"width": width, "height": height},
     )
     url = server.url.replace("ws://", "http://").removesuffix("/ws")
     desk = Desk(await context.new_page(), url, None)
 
     async def picture(view: str) -> None:
         path = FOLDER / f"{view}-{size}-{scheme}.png"
+        await desk.page.evaluate("scrollTo(0, 0)")
         await desk.page.screenshot(path=path, full_page=True)
         print(path)
 
@@ -65,7 +68,15 @@ async def pictures(browser: Browser, server: ServerProcess, size: str, scheme: A
     await desk.page.click("#composer button[value='1']")
     await desk.counts("1 running · 1 waiting · 200 done · 1 failed")
     await desk.page.click(".chip[data-place=running]")
+    # The figures are of each second that is over.
+    await expect(desk.page.locator("figcaption").nth(1)).to_have_text("1 waiting")
     await picture("lane")
+    await desk.page.check("#raw-mode")
+    await desk.page.fill("#raw", '{"seconds": }')
+    await desk.page.click("#composer button[value='1']")
+    await desk.page.wait_for_selector("#composer-error:not(:empty)")
+    await picture("composer")
+    await desk.page.uncheck("#raw-mode")
     await desk.page.click("#cut")
     await desk.connection("Connection lost, coming back…")
     await picture("cut")

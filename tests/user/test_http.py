@@ -74,7 +74,7 @@ async def test_the_console(serve) -> None:
     response, body = ask(server, "/")
     assert "default-src 'none'" in response.headers["Content-Security-Policy"]
     paths = re.findall(r'(?:href|src)="(/console/[^"]+)"', body)
-    assert len(paths) == 3
+    assert len(paths) == 5
     for path in ("/", *paths):
         response, _ = ask(server, path)
         assert (response.status, response.headers["X-Content-Type-Options"]) == (200, "nosniff")

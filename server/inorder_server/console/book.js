@@ -23,6 +23,7 @@
  * @property {unknown} result
  * @property {any} error
  * @property {Job | null} job
+ * @property {boolean} cancelling somebody has asked for it
  */
 
 export class Book {
@@ -31,8 +32,11 @@ export class Book {
     this._now = now;
     /** @type {Entry[]} */
     this.entries = [];
+    /** @type {Map<string, Entry>} */
+    this._inherited = new Map();
     this._head = 0;
     this._lastEnd = -Infinity;
+    /** Of this page: what an earlier life had sent was accepted then. */
     this.acceptedInAll = 0;
     /** @type {number[]} */
     this._latencies = [];
@@ -46,6 +50,11 @@ export class Book {
   get running() {
     const entry = this.entries[this._head];
     return entry?.place === "running" ? entry : null;
+  }
+
+  /** The one that runs, or else the last that ended; null where there is none. */
+  get front() {
+    return this.running ?? this.entries[this._head - 1] ?? null;
   }
 
   /** Seconds from submitted to ended, of those that ended since the last time. */
@@ -95,7 +104,7 @@ export class Book {
    */
   inherit({ id, seq, method }) {
     const entry = this._add(id, seq, method, undefined, "waiting");
-    this.acceptedInAll += 1;
+    this._inherited.set(id, entry);
     entry.accepted = this._now();
     this._beginNext();
     return entry;
@@ -107,8 +116,7 @@ export class Book {
    * @param {{id: string, seq: number, result?: unknown, error: any}} outcome
    */
   settle({ id, seq, result, error }) {
-    const entry =
-      this.entries.find((known) => known.id === id) ?? this.inherit({ id, seq, method: "" });
+    const entry = this._inherited.get(id) ?? this.inherit({ id, seq, method: "" });
     const place = error ? (error.code === "cancelled" ? "cancelled" : "failed") : "done";
     this._end(entry, place, result, error);
   }
@@ -123,8 +131,10 @@ export class Book {
    */
   _add(id, seq, method, params, place) {
     const times = { submitted: NaN, accepted: NaN, started: NaN, ended: NaN };
-    const open = { progress: undefined, result: undefined, error: null, job: null };
-    const entry = { at: this.entries.length, id, seq, method, params, place, ...times, ...open };
+    const open = { progress: undefined, result: undefined, error: null };
+    const asked = { job: null, cancelling: false };
+    const at = this.entries.length;
+    const entry = { at, id, seq, method, params, place, ...times, ...open, ...asked };
     this.entries.push(entry);
     this.counts[place] += 1;
     this._changed.add(entry);
@@ -186,6 +196,7 @@ export class Book {
 /** Seconds as a person reads them. @param {number} seconds */
 export function spent(seconds) {
   if (!Number.isFinite(seconds)) return "";
+  if (seconds >= 0 && seconds < 0.0005) return "<1 ms";
   if (seconds < 0.9995) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 59.95) return `${seconds.toFixed(1)} s`;
   return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;

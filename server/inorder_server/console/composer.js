@@ -32,6 +32,11 @@ export class Composer {
     this._choose();
   }
 
+  /** Whether there is a session to send in. @param {boolean} on */
+  enable(on) {
+    for (const button of this._form.querySelectorAll("button")) button.disabled = !on;
+  }
+
   _choose() {
     const line = this._methods.find(({ name }) => name === this._method.value);
     this._doc.textContent = line?.doc ?? "";
@@ -44,6 +49,7 @@ export class Composer {
   }
 
   _turn() {
+    this._complain("");
     this._raw.hidden = !this._rawMode.checked;
     this._box.hidden = this._rawMode.checked;
   }
@@ -98,6 +104,7 @@ function controls({ name, kind, required, hint }) {
   input.autocomplete = "off";
   input.spellcheck = false;
   input.placeholder = hint;
+  input.setAttribute("aria-describedby", "composer-error");
   if (kind === "boolean") input.type = "checkbox";
   else if (kind === "number" || kind === "integer") input.inputMode = "decimal";
   return [label, input];

@@ -1,17 +1,17 @@
 // The lane: one chip a request, in the order of the numbers, as text is read. However many there
 // are, only those in view are in the page.
 
+import { Announcer } from "./announcer.js";
 import { share, spent } from "./book.js";
 
 /** @typedef {import("./book.js").Book} Book */
 /** @typedef {import("./book.js").Entry} Entry */
 
+/** Of a chip, at least: the width is shared among those of a row. */
 const WIDTH = 64;
 const HEIGHT = 44;
 /** Rows beside those in view. */
 const SPARE = 3;
-/** Milliseconds between two things said to a screen reader. */
-const SAY_EVERY = 3000;
 
 const WORDS = {
   unsent: "to be sent",
@@ -26,7 +26,7 @@ export class Lane {
   /**
    * @param {Book} book
    * @param {() => number} now
-   * @param {(entry: Entry) => void} onChoose
+   * @param {(entry: Entry | null) => void} onChoose null: none is chosen any more
    */
   constructor(book, now, onChoose) {
     this._book = book;
@@ -36,7 +36,7 @@ export class Lane {
     this._list = element("chips");
     this._empty = element("empty");
     this._counts = element("counts");
-    this._announcer = element("announcer");
+    this._announcer = new Announcer((text) => (element("announcer").textContent = text));
     this._follow = /** @type {HTMLInputElement} */ (element("follow"));
     /** @type {Map<Entry, HTMLLIElement>} */
     this._chips = new Map();
@@ -44,9 +44,12 @@ export class Lane {
     this.chosen = null;
     this._focus = 0;
     this._columns = 1;
+    this._width = WIDTH;
     this._drawing = false;
-    this._saidAt = -Infinity;
     this._box.addEventListener("scroll", () => this.draw(), { passive: true });
+    for (const byHand of ["wheel", "touchmove"]) {
+      this._box.addEventListener(byHand, () => this._stay(), { passive: true });
+    }
     this._list.addEventListener("click", (event) => this._clicked(event));
     this._list.addEventListener("keydown", (event) => this._keyed(event));
     new ResizeObserver(() => this.draw()).observe(this._box);
@@ -76,17 +79,31 @@ export class Lane {
   /** The time of what runs goes on. */
   tick() {
     if (this._book.running) this.draw();
+    this._announcer.tick(this._book, this._now());
+  }
+
+  /** Lets go of the one that is chosen, and leads back to where it stands. */
+  release() {
+    const entry = this.chosen;
+    if (!entry) return;
+    this.chosen = null;
+    this._choose(null);
+    this._go(entry.at);
   }
 
   _draw() {
-    const { entries, running } = this._book;
-    const changed = new Set(this._book.changes());
+    const { entries, running, front } = this._book;
+    const news = this._book.changes();
+    this._announcer.told(news, this._now());
+    const changed = new Set(news);
     if (running) changed.add(running);
     this._columns = Math.max(1, Math.floor(this._box.clientWidth / WIDTH));
+    this._width = this._box.clientWidth / this._columns;
+    this._list.style.setProperty("--chip", `${this._width}px`);
     const rows = Math.ceil(entries.length / this._columns);
     this._list.style.height = `${rows * HEIGHT}px`;
     this._empty.hidden = entries.length > 0;
-    if (this._follow.checked && running && changed.size > 1) this._reveal(running);
+    if (this._follow.checked && front && news.length) this._reveal(front);
     const first = Math.floor(this._box.scrollTop / HEIGHT) - SPARE;
     const last = Math.ceil((this._box.scrollTop + this._box.clientHeight) / HEIGHT) + SPARE;
     const from = Math.max(0, first * this._columns);
@@ -97,6 +114,7 @@ export class Lane {
       chip.remove();
       this._chips.delete(entry);
     }
+    this._keepWay(shown);
     for (const entry of shown) {
       const known = this._chips.get(entry);
       const chip = known ?? this._add(entry);
@@ -107,13 +125,25 @@ export class Lane {
     if (this.chosen && changed.has(this.chosen)) this._choose(this.chosen);
   }
 
+  /** The tabulator leads to one chip, the last that had the focus. Where that is out of view it
+   *  leads to one that is not. @param {Set<Entry>} shown */
+  _keepWay(shown) {
+    const { entries, front } = this._book;
+    const last = entries[this._focus];
+    if (!last || this._chips.has(last) || shown.has(last)) return;
+    const instead = front && shown.has(front) ? front : [...shown][SPARE * this._columns];
+    this._focus = (instead ?? [...shown][0])?.at ?? 0;
+  }
+
   /** @param {Entry} entry */
   _add(entry) {
     const chip = document.createElement("li");
     const button = document.createElement("button");
     button.type = "button";
     button.className = "chip";
-    button.append(unseen(), document.createElement("span"), unseen());
+    const number = document.createElement("span");
+    number.className = "number";
+    button.append(unseen(), number, unseen());
     button.append(document.createElement("small"));
     chip.append(button);
     chip.dataset.at = String(entry.at);
@@ -134,7 +164,7 @@ export class Lane {
   _place(entry, chip) {
     const column = entry.at % this._columns;
     const row = Math.floor(entry.at / this._columns);
-    chip.style.transform = `translate(${column * WIDTH}px, ${row * HEIGHT}px)`;
+    chip.style.transform = `translate(${column * this._width}px, ${row * HEIGHT}px)`;
     chip.setAttribute("aria-posinset", String(entry.at + 1));
     chip.setAttribute("aria-setsize", String(this._book.entries.length));
     const button = /** @type {HTMLButtonElement} */ (chip.firstElementChild);
@@ -159,16 +189,23 @@ export class Lane {
     button.style.setProperty("--progress", String(part));
   }
 
+  /** How many there are of each, with the colour that they have in the lane. */
   _count() {
     const { unsent, waiting, running, done, failed, cancelled } = this._book.counts;
     const all = { running, waiting: waiting + unsent, done, failed, cancelled };
     const parts = Object.entries(all).filter(([, count]) => count > 0);
-    const text = parts.map(([word, count]) => `${count} ${word}`).join(" · ");
-    this._counts.textContent = text;
-    const now = performance.now();
-    if (now - this._saidAt < SAY_EVERY && waiting + running + unsent > 0) return;
-    this._saidAt = now;
-    if (this._announcer.textContent !== text) this._announcer.textContent = text;
+    const texts = parts.map(([place, count]) => `${count} ${place}`);
+    if (this._counts.textContent === texts.join(" · ")) return;
+    const spans = parts.flatMap(([place], at) => {
+      const span = document.createElement("span");
+      span.dataset.place = place;
+      span.textContent = texts[at];
+      if (!at) return [span];
+      const between = unseen();
+      between.textContent = " · ";
+      return [between, span];
+    });
+    this._counts.replaceChildren(...spans);
   }
 
   /** @param {Entry} entry */
@@ -195,27 +232,42 @@ export class Lane {
     this.draw();
   }
 
-  /** Arrows, Home and End, as in a grid. @param {KeyboardEvent} event */
+  /** As in a grid: arrows, Home and End, Page Up and Page Down; Escape lets go.
+   *  @param {KeyboardEvent} event */
   _keyed(event) {
-    const last = this._book.entries.length - 1;
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
     const columns = this._columns;
+    const page = columns * Math.max(1, Math.floor(this._box.clientHeight / HEIGHT) - 1);
     /** @type {Record<string, number>} */
     const to = {
       ArrowRight: this._focus + 1,
       ArrowLeft: this._focus - 1,
       ArrowDown: this._focus + columns,
       ArrowUp: this._focus - columns,
+      PageDown: this._focus + page,
+      PageUp: this._focus - page,
       Home: 0,
-      End: last,
+      End: this._book.entries.length - 1,
     };
-    if (!(event.key in to)) return;
+    if (event.key === "Escape") this.release();
+    else if (event.key in to) this._go(to[event.key]);
+    else return;
     event.preventDefault();
-    this._follow.checked = false;
-    this._focus = Math.min(last, Math.max(0, to[event.key]));
+  }
+
+  /** Moves the focus. @param {number} at */
+  _go(at) {
+    this._stay();
+    this._focus = Math.min(this._book.entries.length - 1, Math.max(0, at));
     const entry = this._book.entries[this._focus];
     this._reveal(entry);
     this._draw();
     /** @type {HTMLElement} */ (this._chips.get(entry)?.firstElementChild)?.focus();
+  }
+
+  /** Somebody looks at one place: it does not go on from there by itself. */
+  _stay() {
+    this._follow.checked = false;
   }
 }
 

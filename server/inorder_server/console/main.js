@@ -6,7 +6,7 @@
 import { connect, LoginFailed } from "/inorder.js";
 import { Book } from "./book.js";
 import { Composer } from "./composer.js";
-import { detail } from "./detail.js";
+import { Detail } from "./detail.js";
 import { Figures } from "./figures.js";
 import { Lane } from "./lane.js";
 import { receiptView } from "./receipt.js";
@@ -21,8 +21,18 @@ const WORDS = {
   reconnecting: "Connection lost, coming back…",
   draining: "The server is going down…",
   closed: "Left",
-  lost: "Over",
+  lost: "The session is over",
   detached: "Left",
+};
+/** How the states look. */
+const SHOWN = {
+  connected: "here",
+  resumed: "here",
+  reconnecting: "away",
+  draining: "away",
+  lost: "away",
+  closed: "left",
+  detached: "left",
 };
 const now = () => performance.now() / 1000;
 const url = `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}/ws`;
@@ -32,7 +42,8 @@ const $ = (/** @type {string} */ id) => /** @type {any} */ (document.getElementB
 /** @type {Session | null} */
 let session = null;
 let book = new Book(now);
-const lane = new Lane(book, now, (entry) => $("detail").replaceChildren(...detail(entry, now())));
+const lane = new Lane(book, now, (entry) => detail.show(entry));
+const detail = new Detail($("detail"), now, () => lane.release());
 const composer = new Composer(send);
 const signIn = new SignIn((auth, register) => enter({ auth, register }));
 
@@ -48,13 +59,17 @@ async function enter(who) {
     host: { WebSocket: Wire },
   });
   book = lane.restart(new Book(now));
+  detail.show(null);
   $("signin").hidden = true;
   $("desk").hidden = $("who").hidden = false;
-  $("who").textContent = `${session.user} · session ${session.id.slice(0, 8)}`;
+  const which = document.createElement("span");
+  which.textContent = ` · session ${session.id.slice(0, 8)}`;
+  $("who").replaceChildren(session.user, which);
   $("receipt").replaceChildren();
   $("earlier").hidden = true;
   buttons(true);
   composer.offer(await session.methods());
+  if (who.auth) $("method").focus(); // the form that had it is gone
   if (session.resumed) await inherit(session);
 }
 
@@ -63,8 +78,9 @@ async function inherit(resumed) {
   const known = book;
   const { acked, accepted } = await resumed.status();
   $("earlier").hidden = acked === 0;
-  $("earlier").textContent = `1 to ${acked} ended before this page was loaded: their outcomes were
-    acknowledged, and are forgotten.`;
+  const which = acked === 1 ? "Request 1" : `Requests 1 to ${acked}`;
+  $("earlier").textContent = `${which} ended before this page was loaded, and what came of that was
+    acknowledged: the server has forgotten it.`;
   for (let from = acked + 1; from <= accepted; from += 100) {
     const { requests = [] } = await resumed.status(from);
     for (const line of requests) known.inherit(line);
@@ -103,10 +119,9 @@ function send(method, params, times) {
 /** @param {keyof typeof WORDS} state */
 function told(state) {
   if (state === "lost" && !session) return; // one was never in, and the form says why
-  const away = state === "reconnecting" || state === "draining" || state === "lost";
   $("connection").hidden = false;
   $("connection").textContent = WORDS[state];
-  $("connection").dataset.state = away ? "away" : "here";
+  $("connection").dataset.state = SHOWN[state];
   if (state === "lost") over(new Error("The session is over"));
 }
 
@@ -117,13 +132,15 @@ function over(error) {
   buttons(false);
   $("desk").hidden = true;
   $("signin").hidden = false;
+  $("name").focus();
   lost?.close().catch((why) => signIn.complain(why ?? error));
 }
 
 /** @param {boolean} here */
 function buttons(here) {
-  $("cut").disabled = $("leave").disabled = !here;
+  for (const name of ["cut", "leave", "drop"]) $(name).disabled = !here;
   $("resume").disabled = true;
+  composer.enable(here);
 }
 
 $("cut").addEventListener("click", () => {
@@ -139,23 +156,34 @@ $("resume").addEventListener("click", () => {
   $("cut").focus();
 });
 $("reload").addEventListener("click", () => location.reload());
-$("leave").addEventListener("click", async () => {
+$("leave").addEventListener("click", () => leave("finish"));
+$("drop").addEventListener("click", () => leave("cancel"));
+
+/** @param {"finish" | "cancel"} mode */
+async function leave(mode) {
   if (!session) return;
   const leaving = session;
+  mend(); // else there is nobody to say it to
   buttons(false);
+  const wait = document.createElement("p");
+  wait.textContent = "Leaving: the receipt comes when the last request has ended.";
+  $("receipt").replaceChildren(wait);
   try {
-    const receipt = await leaving.close();
+    const receipt = await leaving.close({ mode });
     session = null;
     const again = document.createElement("button");
     again.textContent = "Sign in again";
     again.addEventListener("click", () => location.reload());
     $("receipt").replaceChildren(...receiptView(receipt), again);
+    again.focus();
     lane.draw();
   } catch (error) {
     over(error);
   }
-});
+}
+
 const figures = new Figures($("figures"));
+$("by-hand").textContent = `wscat -c ${url}`;
 setInterval(() => lane.tick(), 250);
 setInterval(() => figures.sample(book), 1000);
 

@@ -12,6 +12,8 @@ const LINES = [
 /** @param {Record<string, any>} receipt */
 export function receiptView(receipt) {
   const title = document.createElement("h3");
+  title.className = "verdict";
+  title.dataset.verified = String(receipt.verified);
   title.textContent = receipt.verified ? "Verified" : "NOT verified";
   const list = document.createElement("dl");
   for (const [field, meaning] of LINES) {

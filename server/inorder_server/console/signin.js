@@ -27,8 +27,8 @@ export class SignIn {
   async _submit(event) {
     event.preventDefault();
     const { name, password } = /** @type {any} */ (this._form.elements);
-    const register =
-      /** @type {HTMLButtonElement | null} */ (event.submitter)?.value === "register";
+    const submitter = /** @type {HTMLButtonElement | null} */ (event.submitter);
+    const register = submitter?.value === "register";
     const missing = {
       name: name.value === "" ? "A name is needed" : "",
       password: password.value === "" ? "A password is needed" : "",
@@ -45,6 +45,8 @@ export class SignIn {
       this.complain(error);
     } finally {
       for (const button of buttons) button.disabled = false;
+      // A button that is disabled loses it.
+      if (document.activeElement === document.body) submitter?.focus();
     }
   }
 
