@@ -21,6 +21,7 @@ from inorder.messages import Receipt, Request
 from inorder_server import config
 from inorder_server.auth import Identity
 from inorder_server.handlers import Retry, handler
+from inorder_server.handlers.api import Request as HandlerRequest
 from inorder_server.handlers.api import options_of
 from inorder_server.handlers.methods import Method, Methods
 from inorder_server.handlers.runner import Runner
@@ -55,8 +56,8 @@ class Peer:
         for n, entry in enumerate(entries):
             self._say("accepted", entry.id, entry.seq, ahead + n)
 
-    def progress(self, entry: Entry, attempt: int, n: int, body: bytes) -> None:
-        self._say("progress", entry.seq, attempt, n, json.loads(body))
+    def progress(self, request: HandlerRequest, n: int, body: bytes) -> None:
+        self._say("progress", request.seq, request.attempt, n, json.loads(body))
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:

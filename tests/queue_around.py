@@ -16,7 +16,7 @@ from queue_books import KINDS, Kind, Ledger, Run
 
 from inorder.codes import CloseCode
 from inorder.messages import Receipt
-from inorder_server.handlers import RequestError, Retry, handler
+from inorder_server.handlers import Request, RequestError, Retry, handler
 from inorder_server.handlers.methods import Methods
 from inorder_server.journal import Committed, Journal
 from inorder_server.metrics import Metrics
@@ -210,7 +210,7 @@ class Wire:
             self.walk.model.expect(durable, f"{seq} accepted before it was durable")
             self.client.told = max(self.client.told, seq)
 
-    def progress(self, entry: Entry, attempt: int, n: int, body: bytes) -> None:
+    def progress(self, request: Request, n: int, body: bytes) -> None:
         self.walk.model.faults.append("progress of nobody")
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:

@@ -6,6 +6,7 @@ the fields that the protocol knows and silent on those it doesn't.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -23,12 +24,20 @@ _DEEPEST = 500
 frame, and all that is in it, for none."""
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _BRACKET = re.compile(rb"[\[{}\]]")
-_FRACTION_OR_EXPONENT = re.compile(rb"\d[.eE]")
+
+
+def _plain_number(text: str) -> int | float:
+    value = float(text)
+    # Raises OverflowError for infinity: a number that is out of range.
+    return int(value) if value.is_integer() or math.isinf(value) else value
+
 
 _client_message: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
 _client_messages = msgspec.json.Decoder(list[ClientMessage])
 _server_message: msgspec.json.Decoder[ServerMessage] = msgspec.json.Decoder(ServerMessage)
 _server_messages = msgspec.json.Decoder(list[ServerMessage])
+_plain_numbers = msgspec.json.Decoder(float_hook=_plain_number).decode
+_sorted = msgspec.json.Encoder(order="sorted").encode
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -153,23 +162,9 @@ def canonical(raw: bytes) -> bytes:
     Raises :class:`Malformed` with ``bad_json`` where ``raw`` is not JSON.
     """
     try:
-        value = msgspec.json.decode(raw)
-        # Walking a value costs more than all the rest, and few have such numbers.
-        if _FRACTION_OR_EXPONENT.search(raw):
-            value = _plain_numbers(value)
-        return msgspec.json.encode(value, order="sorted")
+        return _sorted(_plain_numbers(raw))
     except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError) as exc:
         raise Malformed("bad_json", f"not JSON: {exc}") from None
-
-
-def _plain_numbers(value: Any) -> Any:
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else value
-    if isinstance(value, dict):
-        return {key: _plain_numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain_numbers(item) for item in value]
-    return value
 
 
 def _diagnose(message: msgspec.Raw | str | bytes, cause: Exception) -> Malformed:

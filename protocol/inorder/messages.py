@@ -22,7 +22,7 @@ MethodName = Annotated[str, Meta(min_length=1, max_length=128)]
 Seconds = Annotated[float, Meta(gt=0, le=1e9)]
 
 
-class _Wire(Struct, tag_field="type", omit_defaults=True, kw_only=True):
+class _Wire(Struct, tag_field="type", omit_defaults=True, kw_only=True, gc=False):
     """Base of all messages: tagged by ``type``, which comes first."""
 
 

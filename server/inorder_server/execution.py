@@ -73,13 +73,20 @@ class Execution:
         "entry",
     )
 
-    def __init__(self, queue: Queue, entry: Entry, now: float) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        entry: Entry,
+        now: float,
+        begun: Attempt | None = None,
+        first: Verdict | None = None,
+    ) -> None:
         self.entry = entry
         self._queue = queue
-        self._attempt: Attempt | None = None
-        # What at_once began, and the verdict on it where it has ended.
-        self._begun: Attempt | None = None
-        self._first: Verdict | None = None
+        self._attempt = begun
+        # The attempt that `at_once` began, and the verdict on it where it has ended.
+        self._begun = begun
+        self._first = first
         self._cancelled = False
         self._interruptions = 0
         # The start mark that is due before it runs, and whether it runs beside no other suspect.
@@ -109,33 +116,6 @@ class Execution:
             self._attempt.cancel()
         if self._turn is not None and not self._turn.done():
             self._turn.set_result(False)
-
-    def at_once(self) -> Settled | None:
-        """Runs the request where its handler ends without waiting for anything, as most do.
-        None: the rest is for :meth:`outcome`."""
-        queue, entry = self._queue, self.entry
-        method = queue.node.methods.get(entry.method)
-        if (
-            method is None
-            or not method.prompt
-            or entry.loaded
-            or entry.skip
-            or entry.tries
-            or queue.consumer.cancelling()
-        ):
-            return None
-        try:
-            bound = method.bind(entry.params)
-        except InvalidParams:
-            return None  # a deploy changed what it takes
-        entry.tries = 1
-        attempt = self._made(method, bound, method.attempts == 1)
-        verdict = queue.node.runner.begin(attempt, queue.consumer)
-        if type(verdict) is Done and not self._cancelled:
-            return "done", verdict.body
-        self._begun = attempt
-        self._first = verdict
-        return None
 
     async def outcome(self) -> Settled:
         """Runs the request. Raises :class:`Parked` where it stays pending."""
@@ -249,7 +229,7 @@ class Execution:
             bound = method.bind(self.entry.params)
         except InvalidParams as exc:
             return Failed("handler_failed", f"the method no longer takes these params: {exc}", None)
-        attempt = self._made(method, bound, last)
+        attempt = self._attempt = _attempt(queue, self.entry, self.number, method, bound, last)
         self._started = queue.node.now()
         return await self._ended(queue.node.runner.run(attempt, queue.consumer))
 
@@ -270,25 +250,44 @@ class Execution:
         # A cancel that was asked for wins, whatever the handler still returned.
         return Cancelled() if self._cancelled else verdict
 
-    def _made(self, method: Method, bound: Bound, last: bool) -> Attempt:
-        queue, entry = self._queue, self.entry
-        request = Request(
-            queue.sender,
-            queue.session.id,
-            entry.id,
-            entry.seq,
-            self.number,
-            traceparent=entry.traceparent,
-        )
-        self._attempt = queue.node.runner.attempt(
-            method, bound, request, entry.timeout, last, self._progress
-        )
-        return self._attempt
 
-    def _progress(self, n: int, body: bytes) -> None:
-        link = self._queue.link
-        if link is not None:
-            link.progress(self.entry, self.number, n, body)
+def at_once(queue: Queue, entry: Entry, now: float) -> bytes | Execution:
+    """Begins the head. The body of its result where its handler ended without waiting for
+    anything, as most do; else the rest is for :meth:`Execution.outcome`."""
+    method = queue.node.methods.get(entry.method)
+    if (
+        method is None
+        or not method.prompt
+        or entry.loaded
+        or entry.skip
+        or entry.tries
+        or queue.consumer.cancelling()
+    ):
+        return Execution(queue, entry, now)
+    try:
+        bound = method.bind(entry.params)
+    except InvalidParams:
+        return Execution(queue, entry, now)  # a deploy changed what it takes
+    entry.tries = 1
+    attempt = _attempt(queue, entry, 1, method, bound, method.attempts == 1)
+    verdict = queue.node.runner.begin(attempt, queue.consumer)
+    if type(verdict) is Done:
+        return verdict.body
+    return Execution(queue, entry, now, attempt, verdict)
+
+
+def _attempt(
+    queue: Queue, entry: Entry, number: int, method: Method, bound: Bound, last: bool
+) -> Attempt:
+    request = Request(
+        queue.sender,
+        queue.session.id,
+        entry.id,
+        entry.seq,
+        number,
+        traceparent=entry.traceparent,
+    )
+    return queue.node.runner.attempt(method, bound, request, entry.timeout, last, queue.progress)
 
 
 def _is_exhausted(verdict: Done | Failed | Cancelled) -> TypeGuard[Failed]:

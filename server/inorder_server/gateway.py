@@ -143,7 +143,11 @@ class Connection(Guest):
         for message in messages:
             if self.outbox.full:
                 await self.outbox.room()
-            if isinstance(message, codec.Malformed):
+            if type(message) is Request and self._queue is not None and self.phase is Phase.OPEN:
+                # Nearly all are: without a coroutine each.
+                self._bad_messages = 0
+                self._queue.request(message)
+            elif isinstance(message, codec.Malformed):
                 self._malformed(message)
             else:
                 await self._message(message)

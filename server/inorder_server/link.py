@@ -12,6 +12,7 @@ from typing import Protocol
 from inorder.codes import CloseCode
 from inorder.messages import Receipt
 
+from .handlers.api import Request
 from .session import Entry, Refused
 from .stores.port import Outcome
 
@@ -26,7 +27,7 @@ class Link(Protocol):
     def accepted(self, entries: Sequence[Entry], ahead: int) -> None:
         """These requests, which follow each other, are durable; ``ahead`` are before the first."""
 
-    def progress(self, entry: Entry, attempt: int, n: int, body: bytes) -> None:
+    def progress(self, request: Request, n: int, body: bytes) -> None:
         """A handler said how far it is. May be dropped."""
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:

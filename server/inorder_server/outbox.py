@@ -154,15 +154,18 @@ class Outbox:
         if self._closing is not None:
             return
         self._notify()
+        if self._read is None:
+            return
         for outcome in outcomes:
-            if self._read is None or self.full or outcome.seq != self._sent + 1:
+            if self._bytes > HIGH_WATER or outcome.seq != self._sent + 1:
                 return
             self._put_outcome(outcome)
 
     def _put_outcome(self, outcome: Outcome) -> None:
         message = outcome_message(outcome)
         self._sent = self._outcome_put = outcome.seq
-        self._add(message, len(message))
+        self._messages.append(message)
+        self._bytes += len(message)
 
     def repeat(self, seq: int) -> None:
         """An outcome that was written before is asked for again."""
@@ -326,7 +329,7 @@ class Outbox:
         if self._read is None or self._sent >= settled:
             return False
         found = await self._outcomes(self._sent, settled, _PORTION_BYTES)
-        if found is None:
+        if found is None or self._shut:
             return True
         for outcome in found:
             self._put_outcome(outcome)

@@ -22,7 +22,8 @@ from inorder.messages import Blocked, Request, Running, StatusReport
 from . import admission
 from .admission import Repeat
 from .auth import Identity
-from .execution import Execution, Parked
+from .execution import Execution, Parked, at_once
+from .handlers.api import Request as HandlerRequest
 from .handlers.api import User
 from .handover import Handover, Settles
 from .link import Link
@@ -332,13 +333,21 @@ class Queue:
         started = self.node.now()
         if entry.since:
             self.node.metrics.waited.observe(started - entry.since)
-        execution = self.running = Execution(self, entry, started)
-        try:
-            ending, body = execution.at_once() or await execution.outcome()
-        finally:
-            self.running = None
+        ending: Ending = "done"
+        body = at_once(self, entry, started)
+        if isinstance(body, Execution):
+            self.running = body
+            try:
+                ending, body = await body.outcome()
+            finally:
+                self.running = None
         self.node.metrics.ran.observe(self.node.now() - started)
         self._hand_over(entry, ending, body)
+
+    def progress(self, request: HandlerRequest, n: int, body: bytes) -> None:
+        """A handler said how far it is."""
+        if self.link is not None:
+            self.link.progress(request, n, body)
 
     def _settle_cancelled(self) -> None:
         """Settles the run of cancelled requests at the head in one commit: none of them runs,

@@ -25,6 +25,7 @@ from inorder.messages import (
     Receipt,
 )
 
+from .handlers.api import Request
 from .metrics import Metrics
 from .outbox import Outbox
 from .refusal import Refusal
@@ -67,8 +68,10 @@ class Voice:
                 outbox.accepted(message, cumulative=entry.numbered)
             ahead += 1
 
-    def progress(self, entry: Entry, attempt: int, n: int, body: bytes) -> None:
-        message = Progress(id=entry.id, seq=entry.seq, attempt=attempt, n=n, progress=Raw(body))
+    def progress(self, request: Request, n: int, body: bytes) -> None:
+        message = Progress(
+            id=request.id, seq=request.seq, attempt=request.attempt, n=n, progress=Raw(body)
+        )
         self.outbox.progress(codec.encode(message))
 
     def settled(self, outcomes: Sequence[Outcome]) -> None:

@@ -12,6 +12,8 @@ from node_bench import settled
 from virtual_time import virtual
 
 from inorder.messages import Receipt
+from inorder_server.handlers.api import Request as HandlerRequest
+from inorder_server.handlers.api import User
 from inorder_server.metrics import Metrics
 from inorder_server.refusal import Refusal
 from inorder_server.session import Entry, Refused
@@ -50,7 +52,7 @@ async def speaking(*, opened: bool = True) -> AsyncIterator[tuple[Voice, FakeSoc
 async def test_every_word() -> None:
     async with speaking() as (voice, socket):
         voice.accepted([entry(1, numbered=False)], 0)
-        voice.progress(entry(1), 1, 3, b'{"step":"a"}')
+        voice.progress(HandlerRequest(User("ann"), id="r1", seq=1), 3, b'{"step":"a"}')
         voice.settled([Outcome(1, "r1", "done", b"[1]")])
         voice.cancelling(entry(2))
         voice.refused("request", Refused("out_of_order", "m", 0, {"expected": 3}), "x")
@@ -127,7 +129,7 @@ async def test_a_repeat_and_the_end_of_the_row() -> None:
 async def test_before_the_welcome_the_queue_is_not_heard() -> None:
     async with speaking(opened=False) as (voice, socket):
         voice.accepted([entry(1)], 0)
-        voice.progress(entry(1), 1, 1, b"1")
+        voice.progress(HandlerRequest(User("ann")), 1, b"1")
         voice.settled([Outcome(1, "r1", "done", b"1")])
         voice.cancelling(entry(1))
         voice.draining(5)

@@ -24,7 +24,7 @@ from .params import Arguments, InvalidParams, Signature
 BUILTIN = "inorder_server.handlers.builtin"
 
 
-class Bound(Struct):
+class Bound(Struct, gc=False):
     """Params that were checked: the keyword arguments of one call."""
 
     arguments: Arguments

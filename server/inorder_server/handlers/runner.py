@@ -6,12 +6,13 @@ Source: design.md sections 5 ("Threads") and 7.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from .api import Request
-from .attempt import Attempt, OnProgress, Phase, Stop, Timer
+from .attempt import Attempt, OnProgress, Phase, Steps, Stop, Timer
 from .lifespans import Lifespans
 from .methods import Bound, Method, Methods
 from .pool import Job, Pool
@@ -56,12 +57,14 @@ class Runner:
         self._threads = threads
         self._lifespans = Lifespans(methods.lifespans)
         self._slots = {m.name: Slots(m.concurrency) for m in methods if m.concurrency is not None}
-        self._loop: asyncio.AbstractEventLoop
+        self.loop: asyncio.AbstractEventLoop
+        self.thread = 0
         self._pool: Pool[_Left]
 
     async def start(self) -> None:
         """Enters the lifespans. Raises :class:`HandlerError` where one fails."""
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
+        self.thread = threading.get_ident()
         self._pool = Pool(self._threads)
         try:
             await self._lifespans.enter()
@@ -79,7 +82,7 @@ class Runner:
         return stuck + await self._lifespans.leave(timeout / 2)
 
     def later(self, delay: float, call: Callable[[], None]) -> Timer:
-        return (self._later or self._loop.call_later)(delay, call)
+        return (self._later or self.loop.call_later)(delay, call)
 
     def attempt(
         self,
@@ -93,18 +96,18 @@ class Runner:
         """One run, to be handed to :meth:`run`.
 
         ``timeout`` (seconds) is the client's wish, ``last`` says that no other attempt will
-        follow, ``on_progress`` is called on the loop with n (from 1) and encoded JSON.
+        follow, ``on_progress`` is called on the loop with the request, n (from 1) and
+        encoded JSON.
         """
         if method.lifespan is not None:
             request.resources = self._lifespans.resources.get(method.lifespan)
         seconds = method.timeout if timeout is None else min(method.timeout, timeout)
-        return Attempt(self, self._loop, method, bound, request, seconds, last, on_progress)
+        return Attempt(self, method, bound, request, seconds, last, on_progress)
 
     def begin(self, attempt: Attempt, task: asyncio.Task[Any]) -> Verdict | None:
         """Begins an attempt of a :attr:`~.methods.Method.prompt` method, in the task of the
         caller, which nobody has cancelled. The verdict where it ended with that, as most do,
         or None: then :meth:`rest` awaits its end."""
-        attempt.begin()
         left = self._first(attempt, task)
         if left is None or task.cancelling():
             attempt.left = left
@@ -142,7 +145,6 @@ class Runner:
                 left = await self._in_thread(attempt, slots)
             else:
                 try:
-                    attempt.begin()
                     attempt.left = self._first(attempt, task)
                     left = await self._on(attempt, task)
                 finally:
@@ -155,19 +157,24 @@ class Runner:
 
     def _first(self, attempt: Attempt, task: asyncio.Task[Any]) -> _Left | None:
         """What the handler left behind in its first step; None where it goes on."""
+        attempt.begin(task)
         request = attempt.request
-        steps = attempt.steps_in(task)
         try:
-            if steps.first(attempt.method.function(request, **attempt.bound.arguments)):
-                return judge_result(request, steps.result, self.outcome_bytes)
+            coroutine = attempt.method.function(request, **attempt.bound.arguments)
+            try:
+                waits_for = coroutine.send(None)
+            except StopIteration as end:
+                return judge_result(request, end.value, self.outcome_bytes)
         except BaseException as exc:
             return exc
+        attempt.steps = Steps(task, attempt.watch, coroutine, waits_for)
         return None
 
     async def _on(self, attempt: Attempt, task: asyncio.Task[Any]) -> _Left:
         """From the end of its first step to its own."""
         left: _Left | None = attempt.left
-        steps = attempt.steps_in(task)
+        attempt.left = None
+        steps = attempt.steps or Steps(task, attempt.watch)
         if left is None:
             try:
                 await steps.rest()
@@ -184,7 +191,7 @@ class Runner:
     async def _in_thread(self, attempt: Attempt, slots: Slots | None) -> _Left | None:
         """What it left behind; None where it never ran, because it was cancelled before."""
         request, method = attempt.request, attempt.method
-        over: asyncio.Future[_Left | None] = self._loop.create_future()
+        over: asyncio.Future[_Left | None] = self.loop.create_future()
 
         def work() -> _Left:
             try:

@@ -18,7 +18,7 @@ from .methods import Method
 _MESSAGE_CHARACTERS = 1000
 
 
-class Done(Struct, frozen=True):
+class Done(Struct, frozen=True, gc=False):
     """It returned: ``body`` is the JSON of its result."""
 
     body: bytes

@@ -41,7 +41,7 @@ class User(Struct, frozen=True):
     created_ms: int
 
 
-class RequestRow(Struct):
+class RequestRow(Struct, gc=False):
     """An accepted request. ``params`` is None where the client gave none.
 
     ``attempt`` counts its start marks. ``ending`` and ``outcome`` are None until it is
@@ -65,7 +65,7 @@ class RequestRow(Struct):
     stripped: bool = False
 
 
-class Outcome(Struct, frozen=True):
+class Outcome(Struct, frozen=True, gc=False):
     """How a request ended. ``body`` is the result's JSON for ``done``, otherwise the JSON
     object {code, message, details}."""
 
@@ -155,7 +155,7 @@ class Create(Struct, gc=False):
     at_ms: int
 
 
-class Insert(Struct):
+class Insert(Struct, gc=False):
     """P6 and P7. The next number's row, and with it the session's ``accepted``."""
 
     session: str

@@ -114,7 +114,7 @@ class Bench:
         attempt: int = 1,
         timeout: float | None = None,
         last: bool = True,
-        on_progress: Callable[[int, bytes], None] | None = None,
+        on_progress: Callable[[Request, int, bytes], None] | None = None,
     ) -> Attempt:
         found = self.runner.methods.get(function.__name__)
         assert found is not None
@@ -124,7 +124,7 @@ class Bench:
             Request(User(user), "s", f"id{seq}", seq, attempt),
             timeout,
             last,
-            on_progress or (lambda n, body: self.progress.append((n, body))),
+            on_progress or (lambda _, n, body: self.progress.append((n, body))),
         )
 
     async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Verdict:

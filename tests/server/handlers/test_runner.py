@@ -893,7 +893,7 @@ async def test_progress_that_cannot_be_sent(bench: Any, logs: list[Any]) -> None
     assert bench.progress == [(1, b"1")]
     assert len(logs) == 2
 
-    def fails(n: int, body: bytes) -> None:
+    def fails(request: Request, n: int, body: bytes) -> None:
         raise OSError
 
     attempt = bench.attempt(tells, on_progress=fails)
