@@ -39,7 +39,7 @@ from .registry import Registry
 from .stores.mongo import MongoStore
 from .stores.port import Store, StoreError
 from .stores.sqlite import SqliteStore
-from .web import WS_PATH, Web, identity_of, peer_of, select_subprotocol
+from .web import WS_PATH, PlainSocket, Web, identity_of, peer_of, select_subprotocol
 
 # What winding up may take beyond ``drain_timeout``: the bound on the whole is that plus 2 s.
 _LAST_SECONDS = 0.25
@@ -235,7 +235,7 @@ class App:
         config, sockets = self.config, self._sockets
         web = Web(config, self._auth, self.node.metrics, self.ready, lambda: self.node.draining)
 
-        class Socket(ServerConnection):
+        class Socket(PlainSocket):
             """Known from its first byte on: also one whose handshake never comes."""
 
             def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -73,6 +73,12 @@ class Web:
 
     async def process(self, connection: ServerConnection, request: Request) -> Response | None:
         """websockets' ``process_request``."""
+        response = await self._decide(connection, request)
+        if response is not None and request.method == "HEAD":
+            response.body = b""  # whatever it says: RFC 9110, 9.3.2
+        return response
+
+    async def _decide(self, connection: ServerConnection, request: Request) -> Response | None:
         path, headers = _split(request.path).path, request.headers
         if twice := next((name for name in _ONCE if len(headers.get_all(name)) > 1), None):
             return _text(HTTPStatus.BAD_REQUEST, f"{twice} can't stand there twice")
@@ -82,13 +88,8 @@ class Web:
         if answer is None:
             return _text(HTTPStatus.NOT_FOUND, f"nothing here; WebSockets connect to {WS_PATH}")
         if request.method not in ("GET", "HEAD"):
-            response = _text(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD")
-            response.headers["Allow"] = "GET, HEAD"
-            return response
-        response = answer(request)
-        if request.method == "HEAD":
-            response.body = b""
-        return response
+            return _not_allowed("only GET and HEAD")
+        return answer(request)
 
     # ---- the upgrade
 
@@ -176,12 +177,27 @@ class Web:
         return _response(HTTPStatus.OK, self.metrics.exposition(), kind)
 
 
+# Of a body of known, and of unknown length.
+_BODIES = ("unsupported request body", "transfer codings aren't supported")
 _ROUTES: dict[str, Callable[[Web, Request], Response]] = {
     "/": Web._home,
     "/healthz": Web._health,
     "/readyz": Web._readiness,
     "/metrics": Web._metrics,
 }
+
+
+class PlainSocket(ServerConnection):
+    """A connection that answers also what websockets drops without a word: a request that has a
+    body. Nothing here takes one, so it is answered as any method that is not allowed."""
+
+    def send_data(self) -> None:
+        failed = self.protocol.handshake_exc
+        if failed is not None and str(failed.__cause__) in _BODIES:
+            failed.__cause__ = None  # it is answered once
+            response = _not_allowed("only GET and HEAD, without a body")
+            self.transport.write(response.serialize())
+        super().send_data()
 
 
 def is_loopback(host: str) -> bool:
@@ -228,6 +244,12 @@ def _refused(refusal: Refusal) -> Response:
     return response
 
 
+def _not_allowed(why: str) -> Response:
+    response = _text(HTTPStatus.METHOD_NOT_ALLOWED, why)
+    response.headers["Allow"] = "GET, HEAD"
+    return response
+
+
 def _text(status: HTTPStatus, text: str) -> Response:
     return _response(status, f"{text}\n".encode(), "text/plain; charset=utf-8")
 
@@ -239,6 +261,8 @@ def _response(status: HTTPStatus, body: bytes, kind: str) -> Response:
             "Content-Length": str(len(body)),
             "Connection": "close",
             "X-Content-Type-Options": "nosniff",
+            "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+            "Referrer-Policy": "no-referrer",
             "Cache-Control": "no-store",
         }
     )

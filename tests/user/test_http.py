@@ -113,15 +113,40 @@ async def test_what_is_not_there(serve) -> None:
     assert response.headers["Upgrade"] == "websocket"
 
 
+async def test_head_is_never_followed_by_a_body(serve) -> None:
+    server = await serve()
+    for path, status in (("/", 200), ("/nowhere", 404), ("/ws", 426), ("/healthz", 200)):
+        answer = converse(server, f"HEAD {path} HTTP/1.1\nHost: a\n\n")
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert (int(head.split()[1]), body) == (status, b""), path
+
+
+async def test_every_answer_has_the_headers_that_keep_a_page_in_its_place(serve) -> None:
+    server = await serve()
+    for path in ("/", "/console/lane.js", "/nowhere", "/healthz", "/metrics", "/ws"):
+        for method in ("GET", "HEAD", "POST"):
+            response, _ = ask(server, path, method)
+            policy = response.headers["Content-Security-Policy"]
+            assert "default-src 'none'" in policy, path
+            assert "frame-ancestors 'none'" in policy, path
+            assert response.headers["X-Content-Type-Options"] == "nosniff", path
+            assert response.headers["Referrer-Policy"] == "no-referrer", path
+
+
 def talk(server: ServerProcess, text: str) -> int:
     """The status of the answer to what no HTTP library would send."""
+    return int(converse(server, text).split()[1])
+
+
+def converse(server: ServerProcess, text: str) -> bytes:
+    """The whole answer to a request, as it is written here."""
     address = urlsplit(server.url)
     with socket.create_connection((address.hostname, address.port), timeout=15) as raw:
         raw.sendall(text.replace("\n", "\r\n").encode())
         answer = b""
         while part := raw.recv(65536):
             answer += part
-    return int(answer.split()[1])
+    return answer
 
 
 async def test_requests_that_are_none(serve) -> None:
@@ -156,6 +181,14 @@ async def test_methods_that_are_not_allowed(serve) -> None:
             response, _ = ask(server, path, method)
             assert response.status == 405, method
             assert response.headers["Allow"] == "GET, HEAD"
+    chunked = "Transfer-Encoding: chunked\n\n3\nabc\n0\n\n"
+    for body in ("Content-Length: 3\n\nabc", f"Content-Length: 300000\n\n{'a' * 300_000}", chunked):
+        answer = converse(server, f"POST /inorder.js HTTP/1.1\nHost: a\n{body}").decode()
+        assert answer.startswith("HTTP/1.1 405 "), body[:30]
+        assert "Allow: GET, HEAD\r\n" in answer
+        assert answer.count("HTTP/1.1") == 1
+        assert answer.endswith("\r\n\r\nonly GET and HEAD, without a body\n")
+    assert "ERROR" not in server.output()
     async with RawClient(server.url) as client:
         await client.register("ann", "correct horse")
 
