@@ -49,6 +49,12 @@ LONG = {
     "two hellos, a false lapse": Bounds(requests=2, hellos=2, lapses=1, forgets=True),
     "three requests": Bounds(requests=3, hellos=1, lapses=1, crashes=1, pipeline=2),
     "two late writes": Bounds(requests=1, hellos=1, crashes=1, late=2, acks=1),
+    "an end, a false lapse and two late writes": Bounds(
+        requests=1, hellos=1, lapses=1, late=2, bye=True
+    ),
+    "an acknowledgement that removes, a false lapse and two late writes": Bounds(
+        requests=1, hellos=1, lapses=1, late=2, acks=1, removes=True
+    ),
     "all at once": Bounds(
         requests=1, hellos=1, lapses=1, crashes=1, late=1, acks=1, cancels=1, leaves=1
     ),
