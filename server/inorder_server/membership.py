@@ -257,10 +257,14 @@ class Membership:
     async def obtain(self, session: str) -> None:
         """Asks the node that owns the session for it, and waits until it may be claimed.
 
-        Raises :class:`Refusal` where its owner takes too long, and :class:`StoreUnavailable`.
+        Raises :class:`Refusal` where its owner takes too long or this node goes down meanwhile,
+        and :class:`StoreUnavailable`.
         """
         until = self._clock() + _ASKS_FOR
         while await self._store.want(session):
+            if self._node.draining:
+                # Once the drain is done the store is closed.
+                raise Refusal("draining", "the server is going down", 1.0)
             if self._clock() >= until:
                 raise Refusal("overloaded", "another node is still busy with the session", 1.0)
             await asyncio.sleep(_ASKS_EVERY)

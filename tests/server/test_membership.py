@@ -234,6 +234,20 @@ async def test_who_waits_too_long_is_told_to_come_again() -> None:
 
 
 @virtual
+async def test_who_waits_at_a_node_that_goes_down_is_told_so_at_once() -> None:
+    database = SharedDatabase()
+    async with node(database, "a") as (one, _), node(database, "b") as (two, _):
+        queue, _ = await one.open()
+        queue.request(ask("slow", [10], id="r1", seq=1))
+        await settled()
+        asking = asyncio.create_task(two.open(queue.session.id, 0, 1))
+        await asyncio.sleep(1)
+        two.node.draining = True
+        with pytest.raises(Refusal, match="draining"):
+            await asyncio.wait_for(asking, 1)
+
+
+@virtual
 async def test_a_blocked_head_is_handed_over_at_once() -> None:
     database = SharedDatabase()
     async with node(database, "a") as (one, _), node(database, "b") as (two, _):
