@@ -25,6 +25,10 @@ from .port import Claimed, RequestRow, StoreUnavailable
 _LOOKS = 20
 
 
+class _Superseded(Exception):
+    """Rows that this claim is to load were acknowledged, or are gone: a later owner's doing."""
+
+
 async def claim(link: MongoLink, owned: Owned, session: str) -> Claimed | None:
     """P2 to P5; None where the session is not to be had."""
     for _ in range(_LOOKS):
@@ -32,7 +36,10 @@ async def claim(link: MongoLink, owned: Owned, session: str) -> Claimed | None:
         if doc is None or doc["state"] != "live" or not await _may_claim(link, owned, doc):
             return None
         if await _take(link, owned, doc):
-            return await _load(link, owned, session, doc["epoch"] + 1)
+            try:
+                return await _load(link, owned, session, doc["epoch"] + 1)
+            except _Superseded:
+                continue
     raise StoreUnavailable(f"{link.name}: session {session} is fought over")
 
 
@@ -82,9 +89,11 @@ async def _load(link: MongoLink, owned: Owned, session: str, epoch: int) -> Clai
         first, last = unsettled[0].seq, unsettled[-1].seq
         fields = {"params": 1}
         cursor = link.requests.find(rows(session, first - 1, last), fields)
-        bodies = {seq_of(row["_id"]): row["params"] async for row in cursor}
+        bodies = {seq_of(row["_id"]): row async for row in cursor}
         for r in unsettled:
-            r.params = bodies[r.seq]
+            if "params" not in bodies.get(r.seq, ()):
+                raise _Superseded
+            r.params = bodies[r.seq]["params"]
     # Last: it was ours all the while.
     doc = await link.sessions.find_one({"_id": session})
     if doc is None or not is_own(doc, epoch, owned.node):
@@ -102,6 +111,8 @@ async def _stamped(link: MongoLink, doc: Found) -> list[RequestRow]:
             rows(session, 0, doc["accepted"]), {"params": 0, "outcome": 0}
         ).sort("_id", 1)
         found = await cursor.to_list()
+        if any("epoch" not in row for row in found if seq_of(row["_id"]) > acked):
+            raise _Superseded
         older = [
             row["_id"]
             for row in reversed(found)

@@ -9,8 +9,10 @@ import pytest
 from mongo_bench import insert, settle
 
 from inorder.messages import Receipt
+from inorder_server.stores import mongo_claim
 from inorder_server.stores.mongo import MongoStore
-from inorder_server.stores.port import Attach, Create, Release, StoreError
+from inorder_server.stores.mongo_link import MongoLink
+from inorder_server.stores.port import Acknowledge, Attach, Create, Release, StoreError
 from inorder_server.stores.shared import Neighbour, Want
 
 Opens = Callable[[str], Any]
@@ -93,6 +95,33 @@ async def test_a_dead_owners_session_without_work_is_given_up_too(opened: Opens)
     assert await one.commit([settle(1)]) == set()
     assert await two.declare_dead("n1", seen=0)
     assert await two.unfinished() == ["s"]
+
+
+@pytest.mark.parametrize("when", ["before the stamp", "before the bodies are read"])
+async def test_a_claim_is_overtaken_by_one_that_finishes_the_work(
+    opened: Opens, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """The slower one finds rows that were acknowledged since it claimed them."""
+    zero, one, two = await opened("n0"), await opened("n1"), await opened("n2")
+    await owned(zero, "n0")
+    assert await one.declare_dead("n0", seen=0)
+    load = mongo_claim._stamped
+
+    async def overtaken(link: MongoLink, doc: Any) -> Any:
+        if link is not one._link:
+            return await load(link, doc)
+        rows = await load(link, doc) if when == "before the bodies are read" else None
+        assert await two.declare_dead("n1", seen=0)
+        assert await two.claim("s") is not None
+        assert await two.commit([settle(1, epoch=3)]) == set()
+        assert await two.commit([Acknowledge("s", 3, 1, 10)]) == set()
+        return rows or await load(link, doc)
+
+    monkeypatch.setattr(mongo_claim, "_stamped", overtaken)
+    assert await one.claim("s") is None
+    row = await two.session("s")
+    assert row is not None
+    assert (row.node, row.epoch, row.acked) == ("n2", 3, 1)
 
 
 async def test_who_was_declared_dead_begins_again_as_somebody_else(opened: Opens) -> None:
