@@ -37,6 +37,7 @@ const SHOWN = {
 const now = () => performance.now() / 1000;
 const url = `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}/ws`;
 const storageKey = "inorder:console";
+const storage = storageOfTab();
 const $ = (/** @type {string} */ id) => /** @type {any} */ (document.getElementById(id));
 
 /** @type {Session | null} */
@@ -47,11 +48,20 @@ const detail = new Detail($("detail"), now, () => lane.release());
 const composer = new Composer(send);
 const signIn = new SignIn((auth, register) => enter({ auth, register }));
 
+/** Null where the browser forbids it, and a reload begins anew. */
+function storageOfTab() {
+  try {
+    return sessionStorage;
+  } catch {
+    return null;
+  }
+}
+
 /** @param {{auth?: {username: string, password: string}, register?: boolean}} who */
 async function enter(who) {
   session = await connect(url, {
     ...who,
-    storage: sessionStorage,
+    storage,
     storageKey,
     giveUpAfter: null,
     client: "console",
@@ -187,7 +197,7 @@ $("by-hand").textContent = `wscat -c ${url}`;
 setInterval(() => lane.tick(), 250);
 setInterval(() => figures.sample(book), 1000);
 
-if (sessionStorage.getItem(storageKey)) {
+if (storage?.getItem(storageKey)) {
   enter({}).catch((error) => {
     if (!(error instanceof LoginFailed)) signIn.complain(error);
   });
