@@ -122,6 +122,56 @@ async def test_the_server_restarts_under_the_page(desk: Desk) -> None:
     assert (await desk.receipt())["done"] == 200
 
 
+async def test_a_form_goes_on_as_json(desk: Desk) -> None:
+    await desk.enter()
+    await desk.connection("Connected")
+    await desk.page.select_option("#method", "sleep")
+    await expect(desk.page.locator("#doc")).to_contain_text("Sleeps so many seconds")
+    await desk.page.fill("#field-seconds", "0.01")
+    await desk.page.check("#raw-mode")
+    await expect(desk.page.locator("#raw")).to_have_value('{"seconds":0.01}')
+    await expect(desk.page.locator("#field-seconds")).to_be_hidden()
+    await desk.page.click("#composer button[value='1']")
+    await desk.counts("1 done")
+
+
+async def test_progress_and_figures(desk: Desk) -> None:
+    await desk.enter()
+    await desk.connection("Connected")
+    await desk.send("sleep", seconds="2")
+    chip = desk.page.locator(".chip[data-place=running]")
+    await expect(chip).to_have_attribute("style", re.compile(r"--progress: 0\.[1-9]"))
+    await chip.click()
+    await expect(desk.page.locator("#detail dt:text('Progress') + dd")).to_contain_text('"slept"')
+    await desk.counts("1 done")
+    await expect(desk.page.locator("#detail dt:text('Progress')")).to_have_count(0)
+    charts = desk.page.locator("#figures svg")
+    for at, said in enumerate(
+        (
+            "accepted in a second: now 0, at most 1 in the last minute",
+            "waiting: now 0, at most ",
+            r"mean time from submitted to ended: now (–|2\.\d s), at most 2\.\d s in the last minute",
+        )
+    ):
+        await expect(charts.nth(at)).to_have_attribute("aria-label", re.compile(f"^{said}"))
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+async def test_quiet_where_motion_is_not_wanted(desk: Desk, motion: Any) -> None:
+    await desk.page.emulate_media(reduced_motion=motion)
+    await desk.enter()
+    await desk.send("echo")
+    await desk.counts("1 done")
+    moves = await desk.page.evaluate(
+        """() => [...document.querySelectorAll("*")].filter((one) =>
+            ["", "::before", "::after"].some((part) => {
+                const { transitionDuration, animationName } = getComputedStyle(one, part || null);
+                return animationName !== "none" || /[1-9]/.test(transitionDuration);
+            })).length"""
+    )
+    assert (moves == 0) is (motion == "reduce")
+
+
 async def test_five_thousand_without_a_long_task(desk: Desk) -> None:
     await desk.enter()
     await desk.page.evaluate(

@@ -21,7 +21,10 @@ export class Composer {
     /** @type {Field[]} */
     this._fields = [];
     this._method.addEventListener("change", () => this._choose());
-    this._rawMode.addEventListener("change", () => this._turn());
+    this._rawMode.addEventListener("change", () => {
+      if (this._rawMode.checked) this._write();
+      this._turn();
+    });
     this._form.addEventListener("submit", (event) => this._submit(event));
   }
 
@@ -54,6 +57,22 @@ export class Composer {
     this._box.hidden = this._rawMode.checked;
   }
 
+  /** The params of the form as JSON, to go on from there. */
+  _write() {
+    try {
+      const params = paramsOf(this._fields, (name) => this._read(name));
+      this._raw.value = params === undefined ? "" : JSON.stringify(params);
+    } catch {
+      // Not all is filled in yet.
+    }
+  }
+
+  /** What stands in a field. @param {string} name */
+  _read(name) {
+    const input = /** @type {HTMLInputElement} */ (document.getElementById(`field-${name}`));
+    return input.type === "checkbox" ? input.checked : input.value;
+  }
+
   /** @param {SubmitEvent} event */
   _submit(event) {
     event.preventDefault();
@@ -69,10 +88,7 @@ export class Composer {
 
   _params() {
     if (!this._rawMode.checked) {
-      return paramsOf(this._fields, (name) => {
-        const input = /** @type {HTMLInputElement} */ (document.getElementById(`field-${name}`));
-        return input.type === "checkbox" ? input.checked : input.value;
-      });
+      return paramsOf(this._fields, (name) => this._read(name));
     }
     const text = this._raw.value.trim();
     try {
