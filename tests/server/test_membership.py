@@ -248,6 +248,31 @@ async def test_who_waits_at_a_node_that_goes_down_is_told_so_at_once() -> None:
 
 
 @virtual
+async def test_what_moves_while_it_is_torn_down_is_for_its_new_owner_to_verify() -> None:
+    database = SharedDatabase()
+    async with node(database, "a") as (one, _), node(database, "b") as (two, _):
+        queue, peer = await one.open()
+        queue.request(ask("echo", [1], id="r1", seq=1))
+        await settled()
+        one.store.away = {"tally", "raise_lease", "neighbours", "rejoin"}
+        one.registry.detach(queue, peer)
+        await asyncio.sleep(2 * LEASE)
+        there, newer = await two.open(queue.session.id, 1, 1)
+        there.request(ask("echo", [2], id="r2", seq=2))
+        await settled()
+        one.store.away = set()
+        await asyncio.sleep(LEASE)
+        assert queue.teardown is not None
+        assert queue.teardown.done()
+        assert (one.metrics.violations, one.metrics.receipts) == (0, 0)
+        assert row(database, queue.session.id).node == "b"
+        two.registry.detach(there, newer)
+        await settled()
+        assert two.metrics.violations == 0
+        assert row(database, queue.session.id).receipt.verified
+
+
+@virtual
 async def test_a_blocked_head_is_handed_over_at_once() -> None:
     database = SharedDatabase()
     async with node(database, "a") as (one, _), node(database, "b") as (two, _):
