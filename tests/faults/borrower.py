@@ -26,6 +26,9 @@ _PATIENCE = 40.0
 class Borrower:
     """``live`` sends all the work of a client by one session, whatever happens to it."""
 
+    longest_wait = 0.2
+    """Seconds before it comes back, unless the server says more."""
+
     def __init__(self, client: Client, network: Network, watch: Watch, n: int) -> None:
         self.witness = Witness(client.name, client.work)
         self._client = client
@@ -96,7 +99,7 @@ class Borrower:
         bound = 0.01
         while True:
             yield self._rng.uniform(0, bound)
-            bound = min(2 * bound, 0.2)
+            bound = min(2 * bound, self.longest_wait)
 
     # ---- sending
 

@@ -19,10 +19,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "seed" in metafunc.fixturenames:
-        # Unknown where this folder was not named on the command line.
-        one = metafunc.config.getoption("--seed", default=None)
-        metafunc.parametrize("seed", range(1, 9) if one is None else [one])
+    # Unknown where this folder was not named on the command line.
+    one = metafunc.config.getoption("--seed", default=None)
+    for name, usual in (("seed", range(1, 9)), ("fleet_seed", range(1, 5))):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, usual if one is None else [one])
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ Nothing of the server or of the client library is imported here, nor where it is
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -51,6 +52,9 @@ class Witness:
     connections: int = 0
     drained: list[int] = field(default_factory=list)
     """The codes with which connections were closed after they had been told ``draining``."""
+    longest: float = 0.0
+    """The longest that it waited for a new outcome since the one before, in seconds."""
+    _newest: float = 0.0
 
     @property
     def held(self) -> int:
@@ -83,6 +87,9 @@ class Witness:
             self.complain(f"outcome {seq} came after {self.held}")
         else:
             self.outcomes[seq] = outcome
+            now = time.monotonic()
+            self.longest = max(self.longest, now - (self._newest or now))
+            self._newest = now
 
     def hear_welcome(self, welcome: Json) -> None:
         """``welcome`` of a session that is resumed: nothing is missing."""

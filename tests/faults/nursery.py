@@ -33,6 +33,8 @@ class Nursery:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            # What was read of it must not wait where select can't see it.
+            bufsize=0,
         )
         self._statuses: dict[int, int] = {}
 

@@ -83,10 +83,20 @@ def plan(seed: int, through: str | None = None, kills: int = 0) -> Plan:
         # Somebody is always the head, and must not be given up for that.
         config["session"]["max_interrupts"] = 1000
     names = [f"client-{n}" for n in range(rng.randint(CLIENTS, CLIENTS + 8))]
-    share = max(REQUESTS, kills * BETWEEN_KILLS) * 1.15 / len(names)
+    clients = clients_of(names, max(REQUESTS, kills * BETWEEN_KILLS), rng)
+    faults = _kills(rng, kills) if kills else _faults(rng)
+    return Plan(seed, through, config, clients, faults)
+
+
+def clients_of(
+    names: list[str], requests: int, rng: random.Random, *, ms: float = 1
+) -> list[Client]:
+    """One for each name; at least so many of all their requests are accepted. Those that take
+    time take ``ms`` milliseconds on average."""
+    share = requests * 1.15 / len(names)
     clients = []
     for name in names:
-        work = list(_work(name, names, round(share * rng.uniform(0.95, 1.2)), rng))
+        work = list(work_of(name, names, round(share * rng.uniform(0.95, 1.2)), rng, ms))
         client = Client(
             name, rng.getrandbits(32), work, rng.choice([1, 8, 32, 200]), rng.randint(1, 30)
         )
@@ -97,18 +107,19 @@ def plan(seed: int, through: str | None = None, kills: int = 0) -> Plan:
         if rng.random() < 0.3:
             client.cancels = {m["id"] for m in work if rng.random() < 0.1}
         clients.append(client)
-    faults = _kills(rng, kills) if kills else _faults(rng)
-    return Plan(seed, through, config, clients, faults)
+    return clients
 
 
-def _work(name: str, names: list[str], count: int, rng: random.Random) -> Iterator[Json]:
+def work_of(
+    name: str, names: list[str], count: int, rng: random.Random, ms: float = 1
+) -> Iterator[Json]:
     """A deposit, then a mix; each with an id, none with a number yet."""
     start = f"{rng.getrandbits(32):08x}"
     yield request("deposit", {"amount": START}, id=f"{start}-0")
     others = [other for other in names if other != name]
     methods = rng.choices(list(_MIX), list(_MIX.values()), k=count - 1)
     for n, method in enumerate(methods, 1):
-        params: Json = {"ms": round(rng.expovariate(1), 3)}
+        params: Json = {"ms": round(ms * rng.expovariate(1), 3)}
         if method == "transfer":
             # Now and then more than anybody has: a failure of the method's own.
             amount = START * 100 if rng.random() < 0.03 else rng.randint(1, 500)

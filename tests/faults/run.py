@@ -1,4 +1,5 @@
-"""Many fault runs: ``python tests/faults/run.py --runs 500 --seed 1``.
+"""Many fault runs: ``python tests/faults/run.py --runs 500 --seed 1``, on one node and SQLite;
+with ``--nodes 3`` on so many, with MongoDB between them.
 
 Prints totals, and for each run in which a promise was broken its seed and what was seen;
 ``--seed N --runs 1`` runs the same clients, requests and faults again. The exit status is 1
@@ -17,6 +18,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
+from fleet_plan import FleetPlan, fleet_plan  # noqa: E402
+from fleet_trial import fleet_trial  # noqa: E402
 from nursery import Nursery  # noqa: E402
 from plan import Plan, plan  # noqa: E402
 from trial import Report, trial  # noqa: E402
@@ -32,12 +35,15 @@ class Totals:
         self.outcomes: Counter[str] = Counter()
         self.broken: list[Report] = []
         self.smallest = 10**9
+        self.longest = (0.0, 0)
+        """Seconds that a client waited for an outcome, and the run's seed."""
 
     def add(self, report: Report) -> None:
         self.runs[report.through] += 1
         for name in ("clients", "accepted", "connections", "kills", "undelivered"):
             self.numbers[name] += getattr(report, name)
         self.smallest = min(self.smallest, report.accepted)
+        self.longest = max(self.longest, (report.longest, report.seed))
         self.faults += report.faults
         self.outcomes += report.outcomes
         if report.violations:
@@ -54,6 +60,8 @@ class Totals:
             f"kills         {numbers['kills']}",
             f"outcomes      {sum(self.outcomes.values())} ({_words(self.outcomes)})",
             f"undelivered   {numbers['undelivered']} that were due at an early bye",
+            f"interrupted   {self.longest[0]:.1f} s at most between two outcomes of a client"
+            f" (seed {self.longest[1]})",
             f"violations    {sum(len(report.violations) for report in self.broken)}"
             f" in {len(self.broken)} runs {[report.seed for report in self.broken]}",
         ]
@@ -63,11 +71,17 @@ def _words(counts: Counter[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
 
 
-async def run(nursery: Nursery, plans: Iterator[Plan], *, keep: bool, every: int) -> Totals:
+async def run(
+    nursery: Nursery, plans: Iterator[Plan | FleetPlan], *, keep: bool, every: int
+) -> Totals:
     """One run after the other."""
     totals, begun = Totals(), time.monotonic()
     for n, one in enumerate(plans, 1):
-        report, seed = await trial(one, nursery, keep=keep), one.seed
+        if isinstance(one, FleetPlan):
+            report = await fleet_trial(one, nursery, keep=keep)
+        else:
+            report = await trial(one, nursery, keep=keep)
+        seed = one.seed
         totals.add(report)
         if report.violations:
             print(f"seed {seed} ({report.through}, {dict(report.faults)}):")
@@ -85,6 +99,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1, help="of the first run")
+    parser.add_argument("--nodes", type=int, help="so many, on MongoDB")
     parser.add_argument("--through", choices=["raw", "library"], help="not by turns")
     parser.add_argument("--kills", type=int, default=0, help="nothing but so many kills a run")
     parser.add_argument("--keep", action="store_true", help="keep the files of all runs")
@@ -92,7 +107,10 @@ def main() -> int:
     given = parser.parse_args()
     seeds = range(given.seed, given.seed + given.runs)
     with Nursery() as nursery:
-        plans = (plan(seed, given.through, given.kills) for seed in seeds)
+        plans = (
+            fleet_plan(seed, given.nodes) if given.nodes else plan(seed, given.through, given.kills)
+            for seed in seeds
+        )
         totals = asyncio.run(run(nursery, plans, keep=given.keep, every=given.every))
     return 1 if totals.broken else 0
 

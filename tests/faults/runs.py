@@ -11,12 +11,14 @@ _BYTES = 1 << 20
 
 
 class Run(NamedTuple):
-    """One run of a handler: ``seq`` of ``session``, the attempt, and what it was to return."""
+    """One run of a handler: ``seq`` of ``session``, the attempt, what it was to return, and the
+    id of the process that it ran in."""
 
     session: str
     seq: int
     attempt: int
     value: int
+    process: int
 
     @property
     def key(self) -> str:
@@ -36,6 +38,9 @@ class Runs:
         self._rest = b""
         self._told: list[Run] = []
         self._stopped: dict[str, int] = {}
+        self._woken: dict[int, int] = {}
+        self.late: set[Run] = set()
+        """What processes began that had just been woken: others may have had it by then."""
 
     def close(self) -> None:
         os.close(self._pipe)
@@ -49,14 +54,23 @@ class Runs:
                 break
         *lines, self._rest = self._rest.split(b"\n")
         for line in lines:
-            key, attempt, value = line.decode().split()
+            key, *numbers = line.decode().split()
             session, _, seq = key.rpartition(":")
-            self._told.append(Run(session, int(seq), int(attempt), int(value)))
+            self._told.append(Run(session, int(seq), *map(int, numbers)))
         return self._told
 
     def stopped(self, key: str) -> None:
         """From now on this one must not be begun any more: its cancel was answered."""
         self._stopped.setdefault(key, len(self.read()))
+
+    def woken(self, process: int) -> None:
+        """It goes on from now, after it was stopped."""
+        self._woken[process] = len(self.read())
+
+    def awake(self, process: int) -> None:
+        """It has noticed by now."""
+        since = self._woken.pop(process)
+        self.late |= {run for run in self.read()[since:] if run.process == process}
 
     def begun_after_stop(self) -> list[Run]:
         """Those that were all the same."""

@@ -21,8 +21,6 @@ from websockets.typing import Subprotocol
 
 _PASSING = {"draining", "store_unavailable", "queue_full", "overloaded", "out_of_order"}
 _WINDOW_AFTER_REFUSAL = 32
-_LONGEST_WAIT = 0.1
-"""Seconds; a run is to be short, and the server has to bear those who come too soon."""
 _BATCH = 20
 
 
@@ -36,6 +34,13 @@ class _Over(Exception):
 
 class Teller:
     """``live`` sends all the work of a client, over as many connections as it takes."""
+
+    comes_back_after = frozenset({1005, 1006, 1012, 4503})
+    """The close codes that mean no harm."""
+    patience = 10.0
+    """Seconds that a connection, or an answer to a ``hello``, may take."""
+    longest_wait = 0.1
+    """Seconds; a run is to be short, and the server has to bear those who come too soon."""
 
     def __init__(self, client: Client, network: Network, watch: Watch, n: int) -> None:
         self.witness = Witness(client.name, client.work)
@@ -74,7 +79,7 @@ class Teller:
                 pass
             except TimeoutError:
                 pass
-            delay = 0.01 if self.witness.told > accepted else min(2 * delay, 0.2)
+            delay = 0.01 if self.witness.told > accepted else min(2 * delay, 2 * self.longest_wait)
             await asyncio.sleep(self._rng.uniform(0, delay))
         for socket in self._dead:
             socket.transport.abort()
@@ -83,7 +88,7 @@ class Teller:
         first = not self.witness.connections
         door = self._network.door(self._n if first else None)
         self._abandoned.clear()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(self.patience):
             socket = await connect(
                 door.proxy.url,
                 subprotocols=[Subprotocol("inorder.v1")],
@@ -148,7 +153,7 @@ class Teller:
                 message["seq"] = witness.held
                 witness.acked = witness.held
         self._unanswered += resumes
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(self.patience):
             answer = await self._ask(socket, message)
             self._unanswered -= resumes
             if answer.get("code") == "name_taken":
@@ -164,7 +169,7 @@ class Teller:
             witness.requests.clear()
             raise _Again
         elif answer["retry"]:
-            await asyncio.sleep(min(answer.get("after", 0), _LONGEST_WAIT))
+            await asyncio.sleep(min(answer.get("after", 0), self.longest_wait))
             raise _Again
         else:
             self._stop(f"hello {message} answered by {answer}")
@@ -308,7 +313,7 @@ class Teller:
         if code == 4409 and self._unanswered:
             # That was a hello of our own, each of which does it once at most.
             self._unanswered -= 1
-        elif code not in (1005, 1006, 1012, 4503):
+        elif code not in self.comes_back_after:
             self.witness.complain(f"closed with {code} {reason}")
         raise _Again
 
@@ -345,7 +350,7 @@ class Teller:
             if seq > self.witness.acked or self.witness.requests[seq]["id"] != id:
                 self.witness.complain(f"acknowledged to {self.witness.acked}: {refusal}")
         elif code in _PASSING:
-            self._pause = min(refusal.get("after", 0), _LONGEST_WAIT)
+            self._pause = min(refusal.get("after", 0), self.longest_wait)
             seq = refusal["details"]["expected" if code == "out_of_order" else "seq"]
             self._go_back(seq)
         elif code in ("unknown_method", "invalid_params"):

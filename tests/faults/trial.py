@@ -53,6 +53,8 @@ class Report:
     faults: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     undelivered: int = 0
+    longest: float = 0.0
+    """Seconds that a client waited for a new outcome, at most."""
     violations: list[str] = field(default_factory=list)
 
 

@@ -1,0 +1,25 @@
+"""Clients that come back at any of several nodes, of raw frames and by the library.
+
+A run across nodes has slower parts than one node has: they come back less often.
+"""
+
+from __future__ import annotations
+
+from borrower import Borrower
+from teller import Teller
+
+
+class Wanderer(Teller):
+    """Its first connection is to the n-th node, the others go to any."""
+
+    # Its session moved, with it or without it.
+    comes_back_after = Teller.comes_back_after | {4509}
+    # A node that was stopped takes connections, and answers nothing.
+    patience = 2.0
+    longest_wait = 0.3
+
+
+class Passenger(Borrower):
+    """It has one address, behind which is another node each time."""
+
+    longest_wait = 0.5
