@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -66,7 +67,8 @@ class Stage:
     """A server, the proxy before it, and a socket on which a script gives orders, a line each:
     ``drop``, ``close``, ``freeze``, ``thaw``, ``refuse``, ``admit`` (the proxy's),
     ``delay SECONDS``, ``cut SEED`` (twenty times), ``cut-down BYTES`` (once, so many bytes into
-    what comes next), ``stop``, ``kill``, ``restart`` (the server). Each is answered by a line."""
+    what comes next), ``stop``, ``kill``, ``restart`` (the server), ``revoke NAME``. Each is
+    answered by a line."""
 
     def __init__(self, server: ServerProcess, proxy: Proxy) -> None:
         self.server = server
@@ -112,6 +114,10 @@ class Stage:
             await (self.server.start() if word == "restart" else getattr(self.server, word)())
             if word == "restart":
                 proxy.target = self.server.url
+        elif word == "revoke":
+            command = [sys.executable, "-m", "inorder_server", "user", "revoke", *rest]
+            process = await asyncio.create_subprocess_exec(*command, cwd=self.server.folder)
+            assert await process.wait() == 0
         elif word != "opened":
             return f"no such order: {word}"
         return proxy.opened

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -150,7 +151,7 @@ async def test_progress_and_figures(desk: Desk) -> None:
         (
             "accepted in a second: now 0, at most 1 in the last minute",
             "waiting: now 0, at most ",
-            r"mean time from submitted to ended: now (–|2\.\d s), at most 2\.\d s in the last minute",
+            r"mean time from submitted to ended: now (–|2\.\d s), at most 2\.\d s in the last min",
         )
     ):
         await expect(charts.nth(at)).to_have_attribute("aria-label", re.compile(f"^{said}"))
@@ -225,6 +226,50 @@ async def test_taken_over_by_another_connection(desk: Desk) -> None:
     await expect(desk.page.locator("#signin-error")).to_contain_text("taken the session over")
     await desk.enter("Sign in")
     await desk.connection("Connected")
+
+
+async def test_a_user_who_is_revoked_meanwhile(desk: Desk) -> None:
+    await desk.enter()
+    await desk.send("echo")
+    await desk.counts("1 done")
+    await desk.led.order("revoke", "ann")
+    error = desk.page.locator("#signin-error")
+    await expect(error).to_contain_text("was revoked, deleted or given", timeout=20_000)
+    await expect(desk.page.locator("#who")).to_be_hidden()
+    await desk.enter("Sign in")
+    await desk.connection("Connected")
+
+
+async def test_where_nobody_may_register(chromium: Browser, stage: Any) -> None:
+    led = await stage({"auth": {"registration": "closed"}})
+    url = led.proxy.url.replace("ws://", "http://").removesuffix("/ws")
+    desk = Desk(await chromium.new_page(), url, led)
+    await desk.enter()
+    error = desk.page.locator("#signin-error")
+    await expect(error).to_have_text(re.compile("^Registering is not allowed here"))
+    desk.restarts = True
+    await led.order("kill")
+    await desk.page.click("#signin-form button:text-is('Sign in')")
+    await expect(error).to_have_text(re.compile("^The server can't be reached"))
+    assert desk.trouble == []
+
+
+async def test_letters_twice_as_large(desk: Desk) -> None:
+    """And the page of a phone: nothing lies on another, nothing sticks out."""
+    await desk.page.set_viewport_size({"width": 320, "height": 640})
+    await desk.page.add_init_script(
+        """addEventListener("DOMContentLoaded", () => {
+            document.documentElement.style.fontSize = "32px";
+        });"""
+    )
+    await desk.enter()
+    await desk.send("echo", times=100)
+    await desk.counts("100 done")
+    boxes = [await chip.bounding_box() for chip in await desk.page.locator(".chip").all()]
+    rows = sorted({box["y"] for box in boxes if box is not None})
+    height = next(box["height"] for box in boxes if box is not None)
+    assert all(below - above > height for above, below in pairwise(rows))
+    assert await desk.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ const SVG = "http://www.w3.org/2000/svg";
 /** What stands below the value, what it is in full, and the value in words.
  *  @type {[string, string, (value: number) => string][]} */
 const FIGURES = [
-  ["accepted / s", "accepted in a second", String],
+  ["accepted/s", "accepted in a second", String],
   ["waiting", "waiting", String],
   ["latency", "mean time from submitted to ended", (value) => spent(value) || "–"],
 ];

@@ -7,9 +7,9 @@ import { share, spent } from "./book.js";
 /** @typedef {import("./book.js").Book} Book */
 /** @typedef {import("./book.js").Entry} Entry */
 
-/** Of a chip, at least: the width is shared among those of a row. */
-const WIDTH = 64;
-const HEIGHT = 44;
+/** Of a chip, in `rem`; the width is the least: what there is is shared among those of a row. */
+const WIDTH = 4;
+const HEIGHT = 2.75;
 /** Rows beside those in view. */
 const SPARE = 3;
 
@@ -44,7 +44,7 @@ export class Lane {
     this.chosen = null;
     this._focus = 0;
     this._columns = 1;
-    this._width = WIDTH;
+    this._least = this._width = this._height = NaN;
     this._drawing = false;
     this._box.addEventListener("scroll", () => this.draw(), { passive: true });
     for (const byHand of ["wheel", "touchmove"]) {
@@ -52,7 +52,11 @@ export class Lane {
     }
     this._list.addEventListener("click", (event) => this._clicked(event));
     this._list.addEventListener("keydown", (event) => this._keyed(event));
-    new ResizeObserver(() => this.draw()).observe(this._box);
+    this._measure();
+    new ResizeObserver(() => {
+      this._measure();
+      this.draw();
+    }).observe(this._box);
   }
 
   /** Goes on with another book. @param {Book} book */
@@ -91,21 +95,29 @@ export class Lane {
     this._go(entry.at);
   }
 
+  /** In pixels, which depend on how large somebody has letters. */
+  _measure() {
+    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    this._least = WIDTH * rem;
+    this._height = HEIGHT * rem;
+  }
+
   _draw() {
     const { entries, running, front } = this._book;
     const news = this._book.changes();
     this._announcer.told(news, this._now());
     const changed = new Set(news);
     if (running) changed.add(running);
-    this._columns = Math.max(1, Math.floor(this._box.clientWidth / WIDTH));
+    // A scrollbar may have come.
+    this._columns = Math.max(1, Math.floor(this._box.clientWidth / this._least));
     this._width = this._box.clientWidth / this._columns;
     this._list.style.setProperty("--chip", `${this._width}px`);
     const rows = Math.ceil(entries.length / this._columns);
-    this._list.style.height = `${rows * HEIGHT}px`;
+    this._list.style.height = `${rows * this._height}px`;
     this._empty.hidden = entries.length > 0;
     if (this._follow.checked && front && news.length) this._reveal(front);
-    const first = Math.floor(this._box.scrollTop / HEIGHT) - SPARE;
-    const last = Math.ceil((this._box.scrollTop + this._box.clientHeight) / HEIGHT) + SPARE;
+    const first = Math.floor(this._box.scrollTop / this._height) - SPARE;
+    const last = Math.ceil((this._box.scrollTop + this._box.clientHeight) / this._height) + SPARE;
     const from = Math.max(0, first * this._columns);
     const shown = new Set(entries.slice(from, Math.max(0, last * this._columns)));
     for (const [entry, chip] of this._chips) {
@@ -164,7 +176,7 @@ export class Lane {
   _place(entry, chip) {
     const column = entry.at % this._columns;
     const row = Math.floor(entry.at / this._columns);
-    chip.style.transform = `translate(${column * this._width}px, ${row * HEIGHT}px)`;
+    chip.style.transform = `translate(${column * this._width}px, ${row * this._height}px)`;
     chip.setAttribute("aria-posinset", String(entry.at + 1));
     chip.setAttribute("aria-setsize", String(this._book.entries.length));
     const button = /** @type {HTMLButtonElement} */ (chip.firstElementChild);
@@ -210,9 +222,9 @@ export class Lane {
 
   /** @param {Entry} entry */
   _reveal(entry) {
-    const top = Math.floor(entry.at / this._columns) * HEIGHT;
+    const top = Math.floor(entry.at / this._columns) * this._height;
     const { scrollTop, clientHeight } = this._box;
-    if (top >= scrollTop && top + HEIGHT <= scrollTop + clientHeight) return;
+    if (top >= scrollTop && top + this._height <= scrollTop + clientHeight) return;
     this._box.scrollTop = Math.max(0, top - clientHeight / 2);
   }
 
@@ -237,7 +249,7 @@ export class Lane {
   _keyed(event) {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     const columns = this._columns;
-    const page = columns * Math.max(1, Math.floor(this._box.clientHeight / HEIGHT) - 1);
+    const page = columns * Math.max(1, Math.floor(this._box.clientHeight / this._height) - 1);
     /** @type {Record<string, number>} */
     const to = {
       ArrowRight: this._focus + 1,

@@ -140,7 +140,7 @@ function over(error) {
   const lost = session;
   session = null;
   buttons(false);
-  $("desk").hidden = true;
+  $("desk").hidden = $("who").hidden = true;
   $("signin").hidden = false;
   $("name").focus();
   lost?.close().catch((why) => signIn.complain(why ?? error));

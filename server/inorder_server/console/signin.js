@@ -13,13 +13,14 @@ export class SignIn {
     this._form.addEventListener("submit", (event) => void this._submit(event));
   }
 
-  /** Says why one is not in. @param {unknown} error */
-  complain(error) {
+  /** Says why one is not in. @param {unknown} error @param {boolean} [registering] */
+  complain(error, registering = false) {
     const { code, message, details } = /** @type {any} */ (error);
     const about = { username: "name", password: "password" };
     const field = about[/** @type {"username"} */ (details?.field)] ?? FIELDS[code];
     const texts = { name: "", password: "", signin: "" };
-    texts[/** @type {"name"} */ (field ?? "signin")] = WORDS[code] ?? message;
+    texts[/** @type {"name"} */ (field ?? "signin")] =
+      registering && code === "forbidden" ? CLOSED : (WORDS[code] ?? message);
     this._say(texts);
   }
 
@@ -42,7 +43,7 @@ export class SignIn {
       await this._enter({ username: name.value, password: password.value }, register);
       password.value = "";
     } catch (error) {
-      this.complain(error);
+      this.complain(error, register);
     } finally {
       for (const button of buttons) button.disabled = false;
       // A button that is disabled loses it.
@@ -65,10 +66,10 @@ export class SignIn {
   }
 }
 
+const CLOSED = "Registering is not allowed here; ask the operator for an account";
 /** Where the server's words are for programs. @type {Record<string, string>} */
 const WORDS = {
   unauthenticated: "The name or the password is wrong",
   name_taken: "There is somebody of this name already",
-  forbidden: "Registering is not allowed here; ask the operator for an account",
   unreachable: "The server can't be reached, or does not admit this page",
 };
