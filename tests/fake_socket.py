@@ -92,6 +92,16 @@ class FakeSocket:
         if self.gone:
             raise ConnectionClosedError(None, None)
 
+    @property
+    def paused(self) -> bool:
+        return False
+
+    def send_now(self, frame: bytes) -> bool:
+        if self.gone or self.closed is not None or not self._reads.is_set():
+            return False
+        self.frames.append(frame)
+        return True
+
     async def send(self, frame: bytes, text: bool) -> None:
         assert text
         self._check()

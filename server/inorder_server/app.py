@@ -40,6 +40,7 @@ from .stores.mongo import MongoStore
 from .stores.port import Store, StoreError
 from .stores.sqlite import SqliteStore
 from .web import WS_PATH, PlainSocket, Web, identity_of, peer_of, select_subprotocol
+from .wire import Wire
 
 # What winding up may take beyond ``drain_timeout``: the bound on the whole is that plus 2 s.
 _LAST_SECONDS = 0.25
@@ -271,6 +272,7 @@ class App:
         await self._server.wait_closed()
 
     async def _serve(self, socket: ServerConnection) -> None:
+        assert isinstance(socket, Wire)
         identity, peer = identity_of(socket), peer_of(socket, self._trusted)
         # The handshake has served its purpose; headers are a seventh of an idle session's memory.
         if socket.request is not None and socket.response is not None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from inorder import codec
@@ -37,6 +36,7 @@ from .edge import Edge, Peer
 from .login import Guest, type_of
 from .queue import Queue
 from .voice import Phase
+from .wire import Wire
 
 # Before login a peer is nobody: it gets no more memory than a hello needs.
 HELLO_BYTES = 4096
@@ -44,9 +44,7 @@ HAND_HELLO_TIMEOUT = 120.0
 _MOST_BAD_MESSAGES = 100
 
 
-async def serve(
-    edge: Edge, socket: ServerConnection, identity: Identity | None, peer: Peer
-) -> None:
+async def serve(edge: Edge, socket: Wire, identity: Identity | None, peer: Peer) -> None:
     """Runs one connection to its end."""
     metrics = edge.node.metrics
     connection = Connection(edge, socket, identity, peer)
@@ -63,9 +61,7 @@ async def serve(
 class Connection(Guest):
     """One WebSocket: what comes in goes to its queue, what goes out it has from Voice."""
 
-    def __init__(
-        self, edge: Edge, socket: ServerConnection, identity: Identity | None, peer: Peer
-    ) -> None:
+    def __init__(self, edge: Edge, socket: Wire, identity: Identity | None, peer: Peer) -> None:
         super().__init__(edge, socket, identity, peer)
         self._first = True
         self._bad_messages = 0

@@ -9,7 +9,6 @@ import asyncio
 
 from loguru import logger
 from msgspec import Struct
-from websockets.asyncio.server import ServerConnection
 
 from inorder.codes import ERROR_CODES, CloseCode
 from inorder.messages import (
@@ -30,6 +29,7 @@ from .refusal import Refusal
 from .registry import Ended, HungUp, Opened
 from .stores.port import Outcome
 from .voice import Phase, Voice
+from .wire import Wire
 
 _MOST_FAILED_LOGINS = 10
 # How a connection ends whose session could not be had.
@@ -47,9 +47,7 @@ _TOKEN_LIFE = 0.9
 class Guest(Voice):
     """Who somebody is, which session they get, and for how long they are let stay."""
 
-    def __init__(
-        self, edge: Edge, socket: ServerConnection, identity: Identity | None, peer: Peer
-    ) -> None:
+    def __init__(self, edge: Edge, socket: Wire, identity: Identity | None, peer: Peer) -> None:
         config = edge.node.config
         super().__init__(
             socket,

@@ -1,4 +1,7 @@
-"""What waits to be written to one connection, and the one task that writes it.
+"""What waits to be written to one connection.
+
+What comes in one turn of the loop is written together at its end, without a task; the one task
+of a connection writes what has to wait: for a slow peer, for the journal, for the close.
 
 Source: design.md section 5; SPEC.md, "Frames" and "Resume". Outcomes are never piled up for a slow
 peer: what it is behind with is read from the journal when there is room again, exactly as after
@@ -14,7 +17,6 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 from loguru import logger
-from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from inorder import codec
@@ -22,6 +24,7 @@ from inorder.codes import CloseCode
 from inorder.messages import Accepted, Error, Result
 
 from .stores.port import Outcome, StoreUnavailable
+from .wire import Wire
 
 # Above this many bytes outcomes are left to the journal, progress is dropped, and the reader
 # waits before it takes another frame.
@@ -81,7 +84,7 @@ class Outbox:
     to answer the close.
     """
 
-    def __init__(self, socket: ServerConnection, *, batch: int, patience: float) -> None:
+    def __init__(self, socket: Wire, *, batch: int, patience: float) -> None:
         self.arrays = False
         self.stuck_since: float | None = None
         """When the write that is under way began, by the loop's clock."""
@@ -91,6 +94,8 @@ class Outbox:
         # A number stands for an outcome that is sent again, and is read at its turn.
         self._messages: deque[bytes | int] = deque()
         self._bytes = 0
+        # The next one, which waits for the socket.
+        self._frame = b""
         self._accepted: Accepted | None = None
         self._each_accepted = False
         self._outcome_put = 0
@@ -100,7 +105,10 @@ class Outbox:
         self._closing: tuple[CloseCode, str] | None = None
         self._shut = False
         self._closer: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop
+        # Set while the writer's task has nothing to do; then what comes is flushed.
         self._wake: asyncio.Future[None] | None = None
+        self._flushing = False
         self._room: asyncio.Future[None] | None = None
         self._caught_up: list[asyncio.Future[bool]] = []
 
@@ -219,8 +227,9 @@ class Outbox:
         return await done
 
     def _notify(self) -> None:
-        _wake(self._wake)
-        self._wake = None
+        if self._wake is not None and not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
 
     def _make_room(self) -> None:
         _wake(self._room)
@@ -234,12 +243,41 @@ class Outbox:
 
     # ---- what is taken out
 
+    def _flush(self) -> None:
+        """Writes what came in this turn of the loop; what has to wait is left to the writer."""
+        self._flushing = False
+        if self._wake is None or self._wake.done():
+            return  # the writer is at it, or was cancelled
+        try:
+            while self._next() and self._socket.send_now(self._frame):
+                self._frame = b""
+        except Exception:
+            self._failed()
+        if self._has_more():
+            _wake(self._wake)
+            self._wake = None
+
+    def _has_more(self) -> bool:
+        """Whether there is work for the writer's task."""
+        return bool(
+            self._frame
+            or self._messages
+            or self._accepted is not None
+            or self._closing is not None
+            or self._caught_up
+            or self._socket.paused
+            or (self._read is not None and self._sent < self._settled())
+        )
+
     async def write(self) -> None:
         """Writes until the connection is closed, by either side. One task runs this."""
+        self._loop = asyncio.get_running_loop()
         try:
             while not self._shut:
-                if self._messages or self._accepted is not None:
+                if self._next() or self._socket.paused:
                     await self._write_one()
+                elif self._messages:
+                    await self._fetch()
                 elif await self._catch_up():
                     continue
                 elif self._closing is not None:
@@ -247,21 +285,25 @@ class Outbox:
                     return
                 else:
                     self._report(caught_up=True)
-                    self._wake = asyncio.get_running_loop().create_future()
+                    self._wake = self._loop.create_future()
                     await self._wake
         except ConnectionClosed:
             pass
         except Exception:
-            logger.opt(exception=True).error("a connection could not be written to")
-            self.shut(CloseCode.INTERNAL, "internal")
+            self._failed()
         finally:
             self._end()
             if self._closer is not None:
                 await asyncio.wait([self._closer])
 
+    def _failed(self) -> None:
+        logger.opt(exception=True).error("a connection could not be written to")
+        self.shut(CloseCode.INTERNAL, "internal")
+
     def _end(self) -> None:
         """Nothing more is written; who waits for it goes on."""
         self._shut = True
+        self._frame = b""
         self._closing = self._closing or (CloseCode.DONE, "done")
         self._messages.clear()
         self._accepted = None
@@ -280,23 +322,24 @@ class Outbox:
             self._socket.transport.abort()
 
     async def _write_one(self) -> None:
-        accepted, self._accepted = self._accepted, None
-        if accepted is not None and accepted.seq <= self._outcome_put:
-            accepted = None  # an outcome that waits says it, too
-        first = self._messages[0] if self._messages else None
-        if accepted is None and isinstance(first, int):
-            await self._fetch(first)
-            return
-        frame = self._compose(accepted)
-        self.stuck_since = asyncio.get_running_loop().time()
-        await self._socket.send(frame, text=True)
+        frame, self._frame = self._frame, b""
+        self.stuck_since = self._loop.time()
+        if frame:
+            await self._socket.send(frame, text=True)
+        else:
+            await self._socket.drain()
         self.stuck_since = None
-        if not self.full:
-            self._make_room()
 
-    def _compose(self, accepted: Accepted | None) -> bytes:
-        """The next frame: one message, or in program mode as many as fit."""
-        parts = [] if accepted is None else [codec.encode(accepted)]
+    def _next(self) -> bool:
+        """Makes the next frame, unless one is ready: of one message, or in program mode of as
+        many as fit. False where there is nothing to write, or it has to be fetched before."""
+        if self._frame:
+            return True
+        accepted, self._accepted = self._accepted, None
+        parts = []
+        # An outcome that waits says it, too.
+        if accepted is not None and accepted.seq > self._outcome_put:
+            parts.append(codec.encode(accepted))
         size = 0
         most = self._batch if self.arrays else 1
         messages = self._messages
@@ -307,11 +350,18 @@ class Outbox:
             messages.popleft()
             size += len(message)
             parts.append(message)
+        if not parts:
+            return False
         self._bytes -= size
-        return parts[0] if len(parts) == 1 else codec.join(parts)
+        self._frame = parts[0] if len(parts) == 1 else codec.join(parts)
+        if self._room is not None and not self.full:
+            self._make_room()
+        return True
 
-    async def _fetch(self, seq: int) -> None:
+    async def _fetch(self) -> None:
         """The outcome to be sent again has come to its turn."""
+        seq = self._messages[0]
+        assert isinstance(seq, int)
         found = await self._outcomes(seq - 1, seq, 0)
         if found is None or self._shut:
             return

@@ -10,7 +10,6 @@ from enum import Enum
 
 from loguru import logger
 from msgspec import Raw, Struct
-from websockets.asyncio.server import ServerConnection
 from websockets.protocol import State
 
 from inorder import codec
@@ -31,6 +30,7 @@ from .outbox import Outbox
 from .refusal import Refusal
 from .session import Entry, Refused
 from .stores.port import Outcome
+from .wire import Wire
 
 
 class Phase(Enum):
@@ -44,9 +44,7 @@ class Phase(Enum):
 class Voice:
     """Satisfies :class:`inorder_server.queue.Link`."""
 
-    def __init__(
-        self, socket: ServerConnection, metrics: Metrics, *, batch: int, patience: float
-    ) -> None:
+    def __init__(self, socket: Wire, metrics: Metrics, *, batch: int, patience: float) -> None:
         self.phase = Phase.GREETING
         self.outbox = Outbox(socket, batch=batch, patience=patience)
         self._socket = socket

@@ -30,6 +30,7 @@ from .edge import Peer
 from .metrics import Metrics
 from .proxies import Networks, client_address, networks
 from .refusal import Refusal
+from .wire import Wire
 
 WS_PATH = "/ws"
 
@@ -187,7 +188,7 @@ _ROUTES: dict[str, Callable[[Web, Request], Response]] = {
 }
 
 
-class PlainSocket(ServerConnection):
+class PlainSocket(Wire):
     """A connection that answers also what websockets drops without a word: a request that has a
     body. Nothing here takes one, so it is answered as any method that is not allowed."""
 
