@@ -29,7 +29,8 @@ _SWEEPS_EVERY = 1.0
 # So many sessions are adopted at a sweep: the others shall have some, too.
 _ADOPTED_AT_ONCE = 50
 # How often a hello looks whether the session it asks for was given up, and for how long.
-_ASKS_EVERY = 0.05
+# It asks ever less often: a store that is slow to let go has enough to do.
+_ASKS_EVERY = (0.05, 0.4)
 _ASKS_FOR = 8.0
 # The dead are remembered until their last late write can have come.
 _BURIED_AFTER = 60.0
@@ -254,20 +255,23 @@ class Membership:
 
     # ---- P12
 
-    async def obtain(self, session: str) -> None:
-        """Asks the node that owns the session for it, and waits until it may be claimed.
+    async def obtain(self, session: str, given_up: Callable[[], bool]) -> None:
+        """Asks the node that owns the session for it, and waits until it may be claimed, or
+        until whoever wants it has ``given_up``: it is asked for elsewhere by now.
 
         Raises :class:`Refusal` where its owner takes too long or this node goes down meanwhile,
         and :class:`StoreUnavailable`.
         """
         until = self._clock() + _ASKS_FOR
-        while await self._store.want(session):
+        delay, longest = _ASKS_EVERY
+        while not given_up() and await self._store.want(session):
             if self._node.draining:
                 # Once the drain is done the store is closed.
                 raise Refusal("draining", "the server is going down", 1.0)
             if self._clock() >= until:
                 raise Refusal("overloaded", "another node is still busy with the session", 1.0)
-            await asyncio.sleep(_ASKS_EVERY)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, longest)
 
 
 def _give(queue: Queue) -> None:

@@ -24,8 +24,8 @@ class Standing(Protocol):
         """Whether it may run sessions: its lease holds."""
         ...
 
-    async def obtain(self, session: str) -> None:
-        """Returns when a session that another node owns may be claimed."""
+    async def obtain(self, session: str, given_up: Callable[[], bool]) -> None:
+        """Returns when a session that another node owns may be claimed, or nobody waits for it."""
         ...
 
 

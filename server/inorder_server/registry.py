@@ -42,7 +42,7 @@ class Ended(Exception):
 
 
 class HungUp(Exception):
-    """A connection whose peer has gone before its hello was looked at."""
+    """A connection whose peer has gone before its hello was answered."""
 
 
 _POLICIES = {"finish": Mode.FINISH, "hold": Mode.HOLD, "cancel": Mode.CANCEL}
@@ -85,7 +85,7 @@ class Registry(Adoption):
             try:
                 if not self._node.journal.available:
                     raise StoreUnavailable
-                queue = await self._find(user, session)
+                queue = await self._find(user, session, link)
             except StoreUnavailable:
                 raise Refusal("store_unavailable", "the store is away", after=1.0) from None
             try:
@@ -115,7 +115,7 @@ class Registry(Adoption):
         if not self._node.alive:
             raise Refusal("store_unavailable", "this node has lost its lease", after=1.0)
 
-    async def _find(self, user: Identity, id: str) -> Queue:
+    async def _find(self, user: Identity, id: str, link: Link) -> Queue:
         """The session's queue: the one that runs here, or one made from the store."""
         while (queue := self.queues.get(id)) is not None:
             if queue.session.user != user.name:
@@ -136,7 +136,9 @@ class Registry(Adoption):
             raise Ended(row.receipt)
         queue = await self._claim(id, user)
         if queue is None and self._node.standing is not None:
-            await self._node.standing.obtain(id)
+            await self._node.standing.obtain(id, lambda: link.gone)
+            if link.gone:
+                raise HungUp
             queue = await self._claim(id, user)
             if queue is None and await self._node.store.session(id) is not None:
                 raise Refusal("overloaded", "several nodes ask for the session", after=1.0)

@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from node_bench import Bench, ask, settled
+from node_bench import Bench, Peer, ask, settled
 from shared_memory import SharedDatabase, SharedMemoryStore
 from virtual_time import virtual
 
 from inorder_server.handlers import Retry, handler
 from inorder_server.membership import Membership
 from inorder_server.refusal import Refusal
+from inorder_server.registry import HungUp
 
 LEASE = 12.0
 
@@ -231,6 +232,22 @@ async def test_who_waits_too_long_is_told_to_come_again() -> None:
         await asyncio.sleep(3)
         there, _ = await two.open(queue.session.id, 0, 1)
         assert there.session.settled == 1
+
+
+@virtual
+async def test_who_hangs_up_waits_no_longer() -> None:
+    """It may be back at the owner, which is to keep the session then."""
+    database = SharedDatabase()
+    async with node(database, "a") as (one, _), node(database, "b") as (two, _):
+        queue, _ = await one.open()
+        queue.request(ask("slow", [10], id="r1", seq=1))
+        await settled()
+        peer = Peer()
+        asking = asyncio.create_task(two.open(queue.session.id, 0, 1, peer=peer))
+        await asyncio.sleep(1)
+        peer.gone = True
+        with pytest.raises(HungUp):
+            await asyncio.wait_for(asking, 1)
 
 
 @virtual
