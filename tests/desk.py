@@ -44,9 +44,11 @@ class Desk:
         if urlsplit(request.url).netloc != urlsplit(self.url).netloc:
             self.trouble.append(f"another host: {request.url}")
 
-    async def enter(self, how: str = "Register", password: str = "correct horse") -> None:
+    async def enter(
+        self, how: str = "Register", password: str = "correct horse", name: str = "ann"
+    ) -> None:
         await self.page.goto(self.url)
-        await self.page.fill("#name", "ann")
+        await self.page.fill("#name", name)
         await self.page.fill("#password", password)
         await self.page.click(f"#signin-form button:text-is('{how}')")
 

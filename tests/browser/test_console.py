@@ -262,14 +262,21 @@ async def test_letters_twice_as_large(desk: Desk) -> None:
             document.documentElement.style.fontSize = "32px";
         });"""
     )
-    await desk.enter()
+    await desk.enter(name="a" * 64)
     await desk.send("echo", times=100)
     await desk.counts("100 done")
     boxes = [await chip.bounding_box() for chip in await desk.page.locator(".chip").all()]
     rows = sorted({box["y"] for box in boxes if box is not None})
     height = next(box["height"] for box in boxes if box is not None)
     assert all(below - above > height for above, below in pairwise(rows))
-    assert await desk.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    await desk.page.click(".chip >> nth=0")
+    await desk.receipt()
+    outside = await desk.page.evaluate(
+        """() => [...document.querySelectorAll("*")]
+            .filter((one) => one.getBoundingClientRect().right > innerWidth + 1)
+            .map((one) => one.outerHTML.slice(0, 80))"""
+    )
+    assert outside == []
 
 
 @asynccontextmanager
