@@ -20,12 +20,12 @@ from inorder.aio import Job, Session
 from inorder.credentials import State
 from inorder.errors import ConnectionLost, InorderError, Refused, RequestFailed, SessionGone
 
-_PATIENCE = 40.0
-
 
 class Borrower:
     """``live`` sends all the work of a client by one session, whatever happens to it."""
 
+    patience = 40.0
+    """Seconds after which it gives up."""
     longest_wait = 0.2
     """Seconds before it comes back, unless the server says more."""
 
@@ -86,9 +86,9 @@ class Borrower:
             resume=resume,
             window=self._client.window,
             on_state=on_state,
-            open_timeout=_PATIENCE,
+            open_timeout=self.patience,
             keep_trying=True,
-            give_up_after=_PATIENCE,
+            give_up_after=self.patience,
             backoff=self._backoff,
             proxy=None,
         )

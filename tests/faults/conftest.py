@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fleet import LEASE
 from nursery import Nursery, NurseryServer
 from runs import Runs
 
@@ -16,6 +17,7 @@ MODULES = ["fault_handlers", "inorder_server.examples.ledger"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, help="the one random run to do, in place of the usual")
+    parser.addoption("--away", type=float, help="seconds that the store of several nodes is away")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -24,6 +26,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name, usual in (("seed", range(1, 9)), ("fleet_seed", range(1, 5))):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, usual if one is None else [one])
+
+
+@pytest.fixture
+def away(request: pytest.FixtureRequest) -> float:
+    """Seconds; without the option some leases."""
+    given = request.config.getoption("--away", default=None)
+    return 5 * LEASE if given is None else float(given)
 
 
 @pytest.fixture(scope="session")

@@ -22,4 +22,5 @@ class Wanderer(Teller):
 class Passenger(Borrower):
     """It has one address, behind which is another node each time."""
 
+    patience = 90.0
     longest_wait = 0.5
