@@ -23,8 +23,8 @@ from trial import Player, Report
 from vault import Vault, vault
 from wanderer import Passenger, Wanderer
 
-PATIENCE = 60.0
-"""Seconds that a run may take."""
+PATIENCE = 120.0
+"""Seconds that a run may take: most take ten, on a machine that others use it may be many more."""
 
 
 async def fleet_trial(plan: FleetPlan, nursery: Nursery, *, keep: bool = False) -> Report:

@@ -19,7 +19,8 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 
 _PASSING = {"draining", "store_unavailable", "queue_full", "overloaded"}
 _COMES_BACK_AFTER = {1005, 1006, 1012, 4409, 4503, 4509}
-_PATIENCE = 2.0
+_PATIENCE = 10.0
+_STAY = 1.5
 _LOST = (ConnectionClosed, InvalidHandshake, InvalidMessage, OSError, TimeoutError)
 
 
@@ -93,15 +94,19 @@ class _Side:
                     self._hear(await self._next(socket))
 
     async def fight(self) -> None:
-        """Takes the session again and again, until it holds all outcomes of both."""
+        """Takes the session again and again, until it holds all outcomes of both. Where that
+        leads nowhere it stays longer."""
+        stay = _STAY
         while self.held < len(self._quarrel.messages) and not self._witness.trouble:
+            before = self.held
             with suppress(*_LOST):
                 async with (
-                    asyncio.timeout(self._rng.uniform(0.2, 1.5)),
+                    asyncio.timeout(self._rng.uniform(0.2, stay)),
                     self._connection() as socket,
                 ):
                     if await self._hello(socket):
                         await self._work(socket)
+            stay = _STAY if self.held > before else min(1.5 * stay, _PATIENCE)
             await asyncio.sleep(self._rng.uniform(0, 0.3))
 
     async def end(self) -> None:

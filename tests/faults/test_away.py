@@ -22,7 +22,7 @@ from runs import Runs
 from vault import vault
 from wanderer import Passenger, Wanderer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 CLIENTS = 9
 WORK = 60

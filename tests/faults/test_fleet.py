@@ -10,7 +10,7 @@ from fleet_plan import CLIENTS, REQUESTS, fleet_plan
 from fleet_trial import fleet_trial
 from nursery import Nursery
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 async def test_no_promise_is_broken_among_nodes(nursery: Nursery, fleet_seed: int) -> None:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from borrower import Borrower
 from teller import Teller
+from websockets.asyncio.client import ClientConnection
+
+_FIRST_PATIENCE, _LAST_PATIENCE = 2.0, 10.0
 
 
 class Wanderer(Teller):
@@ -15,8 +18,17 @@ class Wanderer(Teller):
     # Its session moved, with it or without it.
     comes_back_after = Teller.comes_back_after | {4509}
     # A node that was stopped takes connections, and answers nothing.
-    patience = 2.0
+    patience = _FIRST_PATIENCE
     longest_wait = 0.3
+
+    async def _open(self, socket: ClientConnection) -> None:
+        try:
+            await super()._open(socket)
+        except TimeoutError:
+            # On a busy machine a node may need longer, and begins anew with each hello.
+            self.patience = min(2 * self.patience, _LAST_PATIENCE)
+            raise
+        self.patience = _FIRST_PATIENCE
 
 
 class Passenger(Borrower):
