@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pymongo
+from frames import RawClient
 from gates import Gates
 from vector_server import ServerProcess
 
 LEASE = 1.0
+
+
+@asynccontextmanager
+async def coming_back(url: str, **hello: Any) -> AsyncIterator[tuple[RawClient, dict[str, Any]]]:
+    """A connection that has resumed, as clients do it: a database that is slow to answer on a busy
+    machine (a call has a third of the lease) is away for the moment."""
+    async with asyncio.timeout(30):
+        while True:
+            async with RawClient(url) as client:
+                await client.send({"type": "hello", **hello})
+                answer = await client.until(lambda message: message["type"] in ("welcome", "error"))
+                if answer["type"] == "welcome":
+                    yield client, answer
+                    return
+                assert answer["code"] == "store_unavailable", answer
+                await asyncio.sleep(0.1)
 
 
 class NodeProcess(ServerProcess):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 from frames import RawClient, request
+from node_processes import coming_back
 
 import inorder
 
@@ -32,22 +30,6 @@ async def test_a_client_and_the_command_line(nodes) -> None:
     runs = [line.split() for line in (nodes.folder / "runs").read_text().splitlines()]
     assert [int(seq) for _, seq, _, _ in runs] == list(range(1, 101))
     assert not list(nodes.folder.glob("*.db*"))
-
-
-@asynccontextmanager
-async def coming_back(url: str, **hello: Any) -> AsyncIterator[tuple[RawClient, dict[str, Any]]]:
-    """A connection that has resumed, as clients do it: a database that is slow to answer on a busy
-    machine (a call has a third of the lease) is away for the moment."""
-    async with asyncio.timeout(30):
-        while True:
-            async with RawClient(url) as client:
-                await client.send({"type": "hello", **hello})
-                answer = await client.until(lambda message: message["type"] in ("welcome", "error"))
-                if answer["type"] == "welcome":
-                    yield client, answer
-                    return
-                assert answer["code"] == "store_unavailable", answer
-                await asyncio.sleep(0.1)
 
 
 async def test_what_was_accepted_survives_a_kill(nodes) -> None:
