@@ -6,15 +6,13 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from desk import SIZES, Desk
-from playwright.async_api import Browser, Page, expect
-from tools import npm_packages
+from desk import Desk
+from playwright.async_api import Browser, expect
 
 pytestmark = pytest.mark.slow
 
@@ -71,6 +69,29 @@ async def test_errors_stand_where_they_belong(desk: Desk) -> None:
     await desk.page.click("text=Sign in")
     await expect(desk.page.locator("#name-error")).to_have_text("A name is needed")
     await expect(desk.page.locator("#name")).to_be_focused()
+
+
+async def test_the_lane_runs_in_order(desk: Desk) -> None:
+    await desk.enter()
+    await desk.connection("Connected")
+    await desk.page.evaluate(
+        """() => {
+            window.ran = [];
+            new MutationObserver(() => {
+                const running = document.querySelectorAll(".chip[data-place=running] .number");
+                if (running.length) ran.push([...running].map((one) => Number(one.textContent)));
+            }).observe(document.getElementById("chips"), {
+                subtree: true, childList: true, attributes: true, attributeFilter: ["data-place"],
+            });
+        }"""
+    )
+    await desk.send("sleep", times=100, seconds="0.02")
+    await desk.counts("100 done")
+    ran = await desk.page.evaluate("ran")
+    assert all(len(at_once) == 1 for at_once in ran)
+    numbers = [number for [number] in ran]
+    assert numbers == sorted(numbers)
+    assert len(set(numbers)) > 20, "it was seen running"
 
 
 async def test_cut_and_resumed_nothing_lost_nothing_twice(desk: Desk) -> None:
@@ -157,22 +178,6 @@ async def test_progress_and_figures(desk: Desk) -> None:
         await expect(charts.nth(at)).to_have_attribute("aria-label", re.compile(f"^{said}"))
 
 
-@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
-async def test_quiet_where_motion_is_not_wanted(desk: Desk, motion: Any) -> None:
-    await desk.page.emulate_media(reduced_motion=motion)
-    await desk.enter()
-    await desk.send("echo")
-    await desk.counts("1 done")
-    moves = await desk.page.evaluate(
-        """() => [...document.querySelectorAll("*")].filter((one) =>
-            ["", "::before", "::after"].some((part) => {
-                const { transitionDuration, animationName } = getComputedStyle(one, part || null);
-                return animationName !== "none" || /[1-9]/.test(transitionDuration);
-            })).length"""
-    )
-    assert (moves == 0) is (motion == "reduce")
-
-
 async def test_five_thousand_without_a_long_task(desk: Desk) -> None:
     await desk.enter()
     await desk.page.evaluate(
@@ -254,31 +259,6 @@ async def test_where_nobody_may_register(chromium: Browser, stage: Any) -> None:
     assert desk.trouble == []
 
 
-async def test_letters_twice_as_large(desk: Desk) -> None:
-    """And the page of a phone: nothing lies on another, nothing sticks out."""
-    await desk.page.set_viewport_size({"width": 320, "height": 640})
-    await desk.page.add_init_script(
-        """addEventListener("DOMContentLoaded", () => {
-            document.documentElement.style.fontSize = "32px";
-        });"""
-    )
-    await desk.enter(name="a" * 64)
-    await desk.send("echo", times=100)
-    await desk.counts("100 done")
-    boxes = [await chip.bounding_box() for chip in await desk.page.locator(".chip").all()]
-    rows = sorted({box["y"] for box in boxes if box is not None})
-    height = next(box["height"] for box in boxes if box is not None)
-    assert all(below - above > height for above, below in pairwise(rows))
-    await desk.page.click(".chip >> nth=0")
-    await desk.receipt()
-    outside = await desk.page.evaluate(
-        """() => [...document.querySelectorAll("*")]
-            .filter((one) => one.getBoundingClientRect().right > innerWidth + 1)
-            .map((one) => one.outerHTML.slice(0, 80))"""
-    )
-    assert outside == []
-
-
 @asynccontextmanager
 async def served(text: str) -> AsyncIterator[str]:
     """The address of a page, on another port of this machine."""
@@ -341,39 +321,3 @@ async def test_a_foreign_page_is_kept_out(desk: Desk, chromium: Browser) -> None
         address,
     )
     assert opened is False
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
-async def test_axe_finds_nothing_serious(desk: Desk, scheme: Any, size: str) -> None:
-    axe = npm_packages("axe-core@4") / "node_modules" / "axe-core" / "axe.min.js"
-    width, height = SIZES[size]
-    await desk.page.emulate_media(color_scheme=scheme)
-    await desk.page.set_viewport_size({"width": width, "height": height})
-    await desk.page.goto(desk.url)
-    await serious(desk.page, axe)
-    await desk.enter()
-    await desk.connection("Connected")
-    await desk.send("echo", times=100)
-    await desk.send("fail")
-    await desk.send("sleep", seconds="600")
-    await desk.send("echo")
-    await desk.counts("1 running · 1 waiting · 100 done · 1 failed")
-    await desk.page.click(".chip[data-place=running]")
-    await expect(desk.page.locator("#detail button")).to_be_visible()
-    await serious(desk.page, axe)
-    await desk.page.click("#detail button")
-    await desk.receipt()
-    await serious(desk.page, axe)
-
-
-async def serious(page: Page, axe: Path) -> None:
-    """Fails for whatever axe calls serious or critical, with its words."""
-    await page.evaluate(axe.read_text(encoding="utf-8"))
-    found = await page.evaluate("axe.run().then(({ violations }) => violations)")
-    bad = [
-        f"{one['id']}: {one['help']}: {[node['html'] for node in one['nodes']][:3]}"
-        for one in found
-        if one["impact"] in ("serious", "critical")
-    ]
-    assert bad == []

@@ -127,11 +127,15 @@ export class Lane {
       this._chips.delete(entry);
     }
     this._keepWay(shown);
+    /** @type {HTMLLIElement | null} */
+    let previous = null;
     for (const entry of shown) {
       const known = this._chips.get(entry);
-      const chip = known ?? this._add(entry);
+      /** @type {HTMLLIElement} */
+      const chip = known ?? this._add(entry, previous);
       if (!known || changed.has(entry)) this._paint(entry, chip);
       this._place(entry, chip);
+      previous = chip;
     }
     this._count();
     if (this.chosen && changed.has(this.chosen)) this._choose(this.chosen);
@@ -147,8 +151,8 @@ export class Lane {
     this._focus = (instead ?? [...shown][0])?.at ?? 0;
   }
 
-  /** @param {Entry} entry */
-  _add(entry) {
+  /** @param {Entry} entry @param {Element | null} previous the chip before it */
+  _add(entry, previous) {
     const chip = document.createElement("li");
     const button = document.createElement("button");
     button.type = "button";
@@ -159,14 +163,12 @@ export class Lane {
     button.append(document.createElement("small"));
     chip.append(button);
     chip.dataset.at = String(entry.at);
-    // In the order of the lane also for those who read it and do not see it.
-    let before = null;
-    for (const other of this._list.children) {
-      if (Number(/** @type {HTMLElement} */ (other).dataset.at) > entry.at) {
-        before = other;
-        break;
-      }
-    }
+    // In the order of the lane also for those who read it and do not see it. One that has the
+    // focus may stand there from elsewhere.
+    const others = /** @type {Iterable<HTMLElement>} */ (this._list.children);
+    const before = previous
+      ? previous.nextSibling
+      : ([...others].find((other) => Number(other.dataset.at) > entry.at) ?? null);
     this._list.insertBefore(chip, before);
     this._chips.set(entry, chip);
     return chip;
