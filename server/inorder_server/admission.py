@@ -74,7 +74,7 @@ def _decide(
     if method.admin and not user.admin:
         return Refused("forbidden", f"{method.name} is for admins")
     try:
-        method.bind(params)
+        method.check(params)
         digest = digest_of(request.method, params)
     except InvalidParams as exc:
         return Refused("invalid_params", str(exc))

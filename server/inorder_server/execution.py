@@ -57,7 +57,10 @@ def failure(code: str, message: str, details: Any = None) -> Settled:
 
 
 class Execution:
-    """The head of a queue on its way to an outcome. Made for each, used once."""
+    """The head of a queue on its way to an outcome, used once. Made where it has none at once.
+
+    ``begun`` is when it came to its turn, by the monotonic clock.
+    """
 
     __slots__ = (
         "_alone",
@@ -70,6 +73,7 @@ class Execution:
         "_queue",
         "_started",
         "_turn",
+        "begun",
         "entry",
     )
 
@@ -93,7 +97,7 @@ class Execution:
         self._mark: int | None = None
         self._alone = False
         self._turn: asyncio.Future[bool] | None = None
-        self._started = now
+        self.begun = self._started = now
 
     @property
     def number(self) -> int:

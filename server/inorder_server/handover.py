@@ -56,8 +56,10 @@ class Handover:
         # What was handed over in the journal's present turn, and is answered together.
         self._inserts: list[Entry] = []
         self._inserts_turn = -1
+        self._inserts_at = 0
         self._settles: Settles = []
         self._settles_turn = -1
+        self._settles_at = 0
         self._outstanding = 0
         self._quiet: asyncio.Future[None] | None = None
 
@@ -71,7 +73,10 @@ class Handover:
 
     def insert(self, entry: Entry) -> None:
         """A request's row, and before the first one the session's."""
-        session, wall = self._session, self._node.wall_ms()
+        session, journal = self._session, self._node.journal
+        if self._inserts_turn != journal.turn:
+            self._inserts_at = self._node.wall_ms()
+        wall = self._inserts_at
         if not session.has_row:
             session.has_row = True
             node = self._node.name
@@ -90,7 +95,6 @@ class Handover:
         )
         write = Insert(session.id, session.epoch, row)
         size = len(entry.params) if entry.params else 0
-        journal = self._node.journal
         if self._inserts_turn == journal.turn:
             self._inserts.append(entry)
             journal.join(write, size)
@@ -103,8 +107,9 @@ class Handover:
         """The outcome of the next request."""
         session, journal = self._session, self._node.journal
         session.hand_over(entry)
-        wall = self._node.wall_ms()
-        write = Settle(session.id, session.epoch, entry.seq, ending, body, wall)
+        if self._settles_turn != journal.turn:
+            self._settles_at = self._node.wall_ms()
+        write = Settle(session.id, session.epoch, entry.seq, ending, body, self._settles_at)
         settle = entry, Outcome(entry.seq, entry.id, ending, body)
         if self._settles_turn == journal.turn:
             self._settles.append(settle)

@@ -27,9 +27,9 @@ from .handlers.api import Request as HandlerRequest
 from .handlers.api import User
 from .handover import Handover, Settles
 from .link import Link
-from .modes import NEXT_MODES, Mode, Word
+from .modes import CANCEL, IDLE, NEXT_MODES, Mode, Word
 from .node import Node
-from .session import Entry, Refused, Session, Silent, Stage
+from .session import RUNNING, Entry, Refused, Session, Silent, Stage
 from .stores.port import Ending
 
 # So many outcomes of a session may be on their way to the journal: what a crash makes run again.
@@ -270,17 +270,17 @@ class Queue:
     async def _consume(self) -> None:
         while True:
             entry = self.session.next()
-            if entry is None or self.mode in (Mode.HOLD, Mode.STOP):
+            if entry is None or self.mode in IDLE:
                 if self._over():
                     return
                 await self.woken()
             elif self.session.settling and not self._may_run_ahead(entry):
                 await self.woken()
-            elif entry.cancel_asked or self.mode is Mode.CANCEL:
+            elif entry.cancel_asked or self.mode is CANCEL:
                 self._settle_cancelled()
-            else:
+            elif (execution := self._begin(entry)) is not None:
                 try:
-                    await self._run(entry)
+                    await self._finish(execution)
                 except Parked as parked:
                     entry.move(Stage.WAITING)
                     if await self._stays_parked():
@@ -327,22 +327,29 @@ class Queue:
             if timer is not None:
                 timer.cancel()
 
-    async def _run(self, entry: Entry) -> None:
-        """Runs the head to its outcome. Raises :class:`Parked` where it stays pending."""
-        entry.move(Stage.RUNNING)
-        started = self.node.now()
+    def _begin(self, entry: Entry) -> Execution | None:
+        """Begins the head. None where it has ended with that, as most do."""
+        node = self.node
+        entry.move(RUNNING)
+        started = node.now()
         if entry.since:
-            self.node.metrics.waited.observe(started - entry.since)
-        ending: Ending = "done"
+            node.metrics.waited.observe(started - entry.since)
         body = at_once(self, entry, started)
         if isinstance(body, Execution):
-            self.running = body
-            try:
-                ending, body = await body.outcome()
-            finally:
-                self.running = None
-        self.node.metrics.ran.observe(self.node.now() - started)
-        self._hand_over(entry, ending, body)
+            return body
+        node.metrics.ran.observe(node.now() - started)
+        self._hand_over(entry, "done", body)
+        return None
+
+    async def _finish(self, execution: Execution) -> None:
+        """Runs it to its outcome. Raises :class:`Parked` where it stays pending."""
+        self.running = execution
+        try:
+            ending, body = await execution.outcome()
+        finally:
+            self.running = None
+        self.node.metrics.ran.observe(self.node.now() - execution.begun)
+        self._hand_over(execution.entry, ending, body)
 
     def progress(self, request: HandlerRequest, n: int, body: bytes) -> None:
         """A handler said how far it is."""

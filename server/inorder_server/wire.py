@@ -5,6 +5,8 @@ from __future__ import annotations
 from websockets.asyncio.server import ServerConnection
 from websockets.protocol import State
 
+_OPEN = State.OPEN
+
 
 class Wire(ServerConnection):
     """One WebSocket."""
@@ -14,7 +16,7 @@ class Wire(ServerConnection):
         :meth:`send` costs. False, and nothing is written, where the peer is behind or the
         connection is not open any more: ``send`` waits, or says so.
         """
-        if self.paused or self.protocol.state is not State.OPEN:
+        if self.paused or self.protocol.state is not _OPEN:
             return False
         self.protocol.send_text(frame)
         self.send_data()

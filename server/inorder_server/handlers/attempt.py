@@ -61,6 +61,11 @@ class Stop(Enum):
     CANCEL = auto()
 
 
+# Global names: to look a member up by its class takes ten times as long (Python 3.11).
+NEW, WAITING, RUNNING, ENDED = Phase
+NO, TIMEOUT, CANCEL = Stop
+
+
 class Attempt:
     """One run of a handler. Used on the event loop only, :meth:`progress` apart.
 
@@ -104,8 +109,8 @@ class Attempt:
         self.left: Any = None
         """What it left behind, where it ended in its first step."""
         self.started = 0.0
-        self.phase = Phase.NEW
-        self.stop = Stop.NO
+        self.phase = NEW
+        self.stop = NO
         self.steps: Steps | None = None
         """What an ``async def`` handler goes through once it has suspended."""
         self._around = around
@@ -119,19 +124,19 @@ class Attempt:
     @property
     def overdue(self) -> bool:
         """Whether it was asked to stop but still runs."""
-        return self.stop is not Stop.NO and self.phase is Phase.RUNNING
+        return self.stop is not NO and self.phase is RUNNING
 
     # ---- its course
 
     def wait(self, withdraw: Callable[[], object]) -> None:
         """It waits for something; ``withdraw`` gives that up."""
-        self.phase = Phase.WAITING
+        self.phase = WAITING
         self._withdraw = withdraw
 
     def begin(self, task: asyncio.Task[Any] | None = None) -> None:
         """It runs: its time counts from here. ``task`` is where an ``async def`` handler does."""
         self._task = task
-        self.phase = Phase.RUNNING
+        self.phase = RUNNING
         self._withdraw = None
         self.started = self._around.clock()
         self.request.deadline = self._around.wall() + self.timeout
@@ -149,7 +154,7 @@ class Attempt:
 
     def end(self) -> None:
         """It is over: no progress goes out, and nothing can stop it any more."""
-        self.phase = Phase.ENDED
+        self.phase = ENDED
         self._withdraw = None
         self.unwatch()
         # Freed as soon as nobody has it, rather than found by the collector: with a cycle in
@@ -162,23 +167,23 @@ class Attempt:
     def cancel(self) -> None:
         """Asks it to stop: a handler on the loop gets CancelledError, one in a thread sees
         ``request.cancelled``, one that waits never starts. The verdict is Cancelled."""
-        if self.phase is Phase.ENDED or self.stop is Stop.CANCEL:
+        if self.phase is ENDED or self.stop is CANCEL:
             return
-        self.stop = Stop.CANCEL
+        self.stop = CANCEL
         self.request.cancelled = True
         if self._withdraw is not None:
             self._withdraw()
         self._interrupt()
 
     def _expire(self) -> None:
-        if self.phase is not Phase.RUNNING or self.stop is not Stop.NO:
+        if self.phase is not RUNNING or self.stop is not NO:
             return
-        self.stop = Stop.TIMEOUT
+        self.stop = TIMEOUT
         self.request.cancelled = True
         self._interrupt()
 
     def _interrupt(self) -> None:
-        if self.phase is not Phase.RUNNING:
+        if self.phase is not RUNNING:
             return
         if self.steps is not None:
             self.steps.interrupt()
@@ -207,7 +212,7 @@ class Attempt:
                 self._around.loop.call_soon_threadsafe(self._emit, body)
 
     def _emit(self, body: bytes) -> None:
-        if self.phase is not Phase.RUNNING:
+        if self.phase is not RUNNING:
             return
         self._n += 1
         try:

@@ -63,6 +63,10 @@ class Method:
         self._signature = Signature(function)
         self.schema = self._signature.schema
 
+    def check(self, params: bytes | None) -> None:
+        """Raises :class:`InvalidParams` where :meth:`bind` would, but for what is no JSON."""
+        self._signature.check(params)
+
     def bind(self, params: bytes | None) -> Bound:
         """Encoded params as arguments. Raises :class:`InvalidParams`."""
         return Bound(self._signature.arguments(params))

@@ -63,24 +63,34 @@ class Signature:
             except (TypeError, ValueError, RecursionError) as exc:
                 raise HandlerError(f"its params: {' '.join(str(exc).split())}") from exc
 
+    def check(self, params: bytes | None) -> None:
+        """Raises :class:`InvalidParams` for params that the function can't take. Whether they
+        are JSON is not looked into where they are taken whole."""
+        if self._whole is None:
+            self._decoded(b"" if params is None else params.strip())
+
     def arguments(self, params: bytes | None) -> Arguments:
         """The keyword arguments that encoded ``params`` stand for.
 
         Raises :class:`InvalidParams`.
         """
         text = b"" if params is None else params.strip()
-        if text == b"null":
-            text = b""
         if self._whole is not None:
-            if not text and self._whole_has_default:
-                return {}
-            return {self._whole: _value(text) if text else None}
-        if not text:
+            if not text or text == b"null":
+                return {} if self._whole_has_default else {self._whole: None}
+            return {self._whole: _value(text)}
+        arguments = msgspec.structs.asdict(self._decoded(text))
+        if self._has_defaults:
+            return {name: value for name, value in arguments.items() if value is not _ABSENT}
+        return arguments
+
+    def _decoded(self, text: bytes) -> msgspec.Struct:
+        if not text or text == b"null":
             text = b"{}"
         elif not text.startswith(b"{"):
             text = self._named(text)
         try:
-            decoded = self._decoder.decode(text)
+            return self._decoder.decode(text)
         except msgspec.ValidationError as exc:
             raise InvalidParams(_plain(str(exc))) from None
         except _WRONG_JSON as exc:
@@ -89,10 +99,6 @@ class Signature:
             # A `__post_init__` of the author's failed: that text is not the client's.
             logger.opt(exception=exc).warning("params could not be built")
             raise InvalidParams("these params can't be used") from None
-        arguments = msgspec.structs.asdict(decoded)
-        if self._has_defaults:
-            return {name: value for name, value in arguments.items() if value is not _ABSENT}
-        return arguments
 
     def _named(self, text: bytes) -> bytes:
         """An array of positional params, or the one argument, as an object: so that every

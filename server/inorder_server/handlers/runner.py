@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .api import Request
-from .attempt import Attempt, OnProgress, Phase, Steps, Stop, Timer
+from .attempt import NO, Attempt, OnProgress, Phase, Steps, Stop, Timer
 from .lifespans import Lifespans
 from .methods import Bound, Method, Methods
 from .pool import Job, Pool
@@ -239,7 +239,7 @@ class Runner:
     # ---- what came of it
 
     def _verdict(self, attempt: Attempt, left: _Left | None) -> Verdict:
-        if type(left) is Done and attempt.stop is Stop.NO:
+        if type(left) is Done and attempt.stop is NO:
             return left
         request = attempt.request
         if attempt.stop is not Stop.NO and isinstance(left, Exception):
