@@ -79,6 +79,8 @@ def fresh(folder: Path, wheel: Path) -> Path:
 def run(command: list[str]) -> None:
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, env=env)
+    if "(from versions: none)" in done.stderr and not os.environ.get("CI"):
+        pytest.skip(f"pip reaches no package index: {done.stderr[-300:]}")
     assert done.returncode == 0, done.stderr
 
 
