@@ -18,7 +18,14 @@ from plan import Client
 import inorder
 from inorder.aio import Job, Session
 from inorder.credentials import State
-from inorder.errors import ConnectionLost, InorderError, Refused, RequestFailed, SessionGone
+from inorder.errors import (
+    ConnectionLost,
+    InorderError,
+    LoginFailed,
+    Refused,
+    RequestFailed,
+    SessionGone,
+)
 
 
 class Borrower:
@@ -26,6 +33,8 @@ class Borrower:
 
     patience = 40.0
     """Seconds after which it gives up."""
+    opens_within = 40.0
+    """Seconds for the first connection, and then for each."""
     longest_wait = 0.2
     """Seconds before it comes back, unless the server says more."""
 
@@ -46,7 +55,13 @@ class Borrower:
         """Until it has its receipt, or has left for good. Now and then the program starts
         again in between, with nothing but what :attr:`Session.state` was."""
         witness = self.witness
-        session = await self._connect(register=True)
+        try:
+            session = await self._connect(register=True)
+        except LoginFailed as exc:
+            if exc.code != "name_taken":
+                raise
+            # The answer to the first `register` was lost.
+            session = await self._connect()
         await everybody_in.wait()
         try:
             if self._client.repeats:
@@ -86,7 +101,7 @@ class Borrower:
             resume=resume,
             window=self._client.window,
             on_state=on_state,
-            open_timeout=self.patience,
+            open_timeout=self.opens_within,
             keep_trying=True,
             give_up_after=self.patience,
             backoff=self._backoff,

@@ -109,14 +109,16 @@ class FleetWeather:
             self.deaths += 1
             os.kill(process, signal.SIGSTOP)
             door.frozen = True
-            await asyncio.sleep(LEASE / 4)
-            if size > 0.2:
-                for abandon in list(door.inside):
-                    abandon()
-            await asyncio.sleep(2 * LEASE * size)
-            self._runs.woken(process)
-            os.kill(process, signal.SIGCONT)
-            door.frozen = False
+            try:
+                await asyncio.sleep(LEASE / 4)
+                if size > 0.2:
+                    for abandon in list(door.inside):
+                        abandon()
+                await asyncio.sleep(2 * LEASE * size)
+            finally:
+                self._runs.woken(process)
+                os.kill(process, signal.SIGCONT)
+                door.frozen = False
             await asyncio.sleep(_NOTICES_WITHIN)
             self._runs.awake(process)
 

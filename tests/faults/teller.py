@@ -63,16 +63,18 @@ class Teller:
         self._draining = False
         self._abandoned = asyncio.Event()
         self._dead: list[ClientConnection] = []
+        self._everybody_in: asyncio.Barrier | None = None
         self._unanswered = 0
         """How many a ``hello`` was given up: the server may still read it."""
 
     async def live(self, everybody_in: asyncio.Barrier) -> None:
         """Until it has its receipt, or has left for good."""
+        self._everybody_in = everybody_in
         delay = 0.01
         while True:
             accepted = self.witness.told
             try:
-                await self._connection(everybody_in if not self.witness.connections else None)
+                await self._connection()
             except _Over:
                 break
             except (_Again, ConnectionClosed, InvalidHandshake, InvalidMessage, OSError):
@@ -84,7 +86,7 @@ class Teller:
         for socket in self._dead:
             socket.transport.abort()
 
-    async def _connection(self, everybody_in: asyncio.Barrier | None) -> None:
+    async def _connection(self) -> None:
         first = not self.witness.connections
         door = self._network.door(self._n if first else None)
         self._abandoned.clear()
@@ -108,8 +110,9 @@ class Teller:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if opening.done():
                 opening.result()
-                if everybody_in is not None:
-                    await everybody_in.wait()
+                if self._everybody_in is not None:
+                    await self._everybody_in.wait()
+                    self._everybody_in = None
                 tasks += [
                     asyncio.create_task(self._read(socket)),
                     asyncio.create_task(self._send(socket)),
