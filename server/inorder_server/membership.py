@@ -166,7 +166,7 @@ class Membership:
             raise StoreUnavailable("the lease of this node was not to be had")
         self._lease = Lease(self._seconds, 1, sent)
         self._watch = Watch(self._node.name, self._seconds)
-        self._first_seen.clear()
+        self._first_seen = {}
         self.alive = True
 
     # ---- P0: the others
@@ -218,12 +218,12 @@ class Membership:
         wait = 0.0 if self._watch.alone else self._seconds
         abandoned = set(await self._store.abandoned())
         unfinished = await self._store.unfinished()
-        self._first_seen = {id: self._first_seen.get(id, now) for id in unfinished}
+        # This round's own: a new incarnation begins with nothing, perhaps in the middle of it.
+        first_seen = {id: self._first_seen.get(id, now) for id in unfinished}
+        self._first_seen = first_seen
         taken = 0
         for id in unfinished:
-            if id not in abandoned and (
-                now - self._first_seen[id] < wait or self._registry.expects(id)
-            ):
+            if id not in abandoned and (now - first_seen[id] < wait or self._registry.expects(id)):
                 continue
             if await self._can_run(id):
                 taken += await self._take_up(id)

@@ -153,6 +153,31 @@ async def test_the_dead_are_taken_over_from_and_buried() -> None:
 
 
 @virtual
+async def test_who_begins_again_in_the_middle_of_a_round_goes_on_with_it() -> None:
+    database = SharedDatabase()
+    async with node(database, "b") as (two, member):
+        dead = Bench(slow, store=SharedMemoryStore(database), name="a")
+        await dead.start()
+        for _ in range(2):
+            queue, _ = await dead.open()
+            queue.request(ask("slow", [3], id="r1", seq=1))
+        await settled()
+        await dead.die()
+        assert await two.store.declare_dead("a", database.nodes["a"].n)
+        can_run = member._can_run
+
+        async def begins_again(id: str) -> bool:
+            if two.node.name == "b":
+                member._lapse("a test says so")
+                await member._rejoin()
+            return await can_run(id)
+
+        member._can_run = begins_again
+        await member._sweep()
+        assert {row.node for row in database.sessions.values()} == {two.node.name}
+
+
+@virtual
 async def test_what_lacks_a_method_is_left_to_others() -> None:
     database = SharedDatabase()
     async with node(database, "b", later) as (two, _):
