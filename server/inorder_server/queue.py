@@ -243,7 +243,7 @@ class Queue:
         for entry, outcome in settles:
             session.settle(entry, outcome.ending)
             settled[outcome.ending] += 1
-        if not session.settling:
+        if not session.settling and (session.unsettled or self.mode is not Mode.RUN):
             self.notify()
         if self.link is not None:
             self.link.settled([outcome for _, outcome in settles])
