@@ -33,8 +33,6 @@ class Borrower:
 
     patience = 40.0
     """Seconds after which it gives up."""
-    opens_within = 40.0
-    """Seconds for the first connection, and then for each."""
     longest_wait = 0.2
     """Seconds before it comes back, unless the server says more."""
 
@@ -101,7 +99,7 @@ class Borrower:
             resume=resume,
             window=self._client.window,
             on_state=on_state,
-            open_timeout=self.opens_within,
+            open_timeout=self.patience,
             keep_trying=True,
             give_up_after=self.patience,
             backoff=self._backoff,

@@ -35,6 +35,4 @@ class Passenger(Borrower):
     """It has one address, behind which is another node each time."""
 
     patience = 90.0
-    # A node that was stopped says nothing: the next one may.
-    opens_within = 10.0
     longest_wait = 0.5
