@@ -118,27 +118,3 @@ class Books:
             failed = {f"{customer.session}:{seq}" for seq in customer.outcomes} - done
             assert done <= booked.keys()
             assert not failed & booked.keys()
-
-
-def journal_counts(database: Path) -> dict[str, int]:
-    """What the journal says of all sessions, by SQL on its rows and tallies."""
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
-        sessions, accepted, *tallies = db.execute(
-            "SELECT count(*), sum(accepted), sum(done), sum(failed), sum(cancelled) FROM sessions"
-        ).fetchone()
-        rows = dict(
-            db.execute(
-                "SELECT coalesce(ending, 'pending'), count(*)"
-                " FROM requests LEFT JOIN outcomes USING (key) GROUP BY 1"
-            )
-        )
-    kept = [rows.get(ending, 0) for ending in ("done", "failed", "cancelled")]
-    done, failed, cancelled = (tally + row for tally, row in zip(tallies, kept, strict=True))
-    return {
-        "sessions": sessions,
-        "accepted": accepted,
-        "done": done,
-        "failed": failed,
-        "cancelled": cancelled,
-        "pending": rows.get("pending", 0),
-    }

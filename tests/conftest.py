@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import vector_server
 from hypothesis import settings
-from mongo_server import MongoServer, mongo_server
+from mongo_server import Databases, MongoServer, mongo_server
 
 # ``--hypothesis-profile=long``: as long as somebody is willing to wait.
 settings.register_profile("long", max_examples=20_000, deadline=None)
@@ -24,24 +23,39 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.fixture(autouse=True)
-def store_of_processes(request: pytest.FixtureRequest) -> Iterator[None]:
+@pytest.fixture(scope="session", autouse=True)
+def databases(request: pytest.FixtureRequest) -> Iterator[Databases | None]:
     """``--store mongodb``: a database for each folder that servers run in."""
     if request.config.getoption("--store") == "sqlite":
+        yield None
+        return
+    made = Databases(request.getfixturevalue("mongodb"))
+    vector_server.databases = made
+    yield made
+    vector_server.databases = None
+    made.drop()
+
+
+@pytest.fixture
+def on_mongodb(databases: Databases | None) -> bool:
+    """Where fewer are as good as many: a stand-in for MongoDB is slow."""
+    return databases is not None
+
+
+@pytest.fixture(autouse=True)
+def database_of_the_test(
+    request: pytest.FixtureRequest, databases: Databases | None
+) -> Iterator[None]:
+    """What its servers kept goes with the test; what several share stays for the others."""
+    if databases is None:
         yield
         return
-    server: MongoServer = request.getfixturevalue("mongodb")
-    with ExitStack() as databases:
-        made: dict[Path, str] = {}
-
-        def database(folder: Path) -> str:
-            if folder not in made:
-                made[folder] = databases.enter_context(server.database())
-            return made[folder]
-
-        vector_server.database = database
-        yield
-        vector_server.database = None
+    if of_sqlite := request.node.get_closest_marker("sqlite"):
+        pytest.skip(of_sqlite.args[0])
+    request.node.user_properties.append(("mongodb", databases.server.name))
+    folder: Path = request.getfixturevalue("tmp_path")
+    yield
+    databases.drop(folder)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -64,6 +64,44 @@ class MongoServer:
         yield with_database(self.uri, name)
         with pymongo.MongoClient(self.uri, serverSelectionTimeoutMS=10_000) as client:
             client.drop_database(name)
+
+
+class Databases:
+    """A database for each folder that servers run in.
+
+    Satisfies :class:`vector_server.Databases`.
+    """
+
+    def __init__(self, server: MongoServer) -> None:
+        self.server = server
+        self.owned = server.owned
+        self._made: dict[Path, ExitStack] = {}
+        self._uris: dict[Path, str] = {}
+
+    def of(self, folder: Path) -> str:
+        """The URI of this folder's."""
+        if folder not in self._uris:
+            self._made[folder] = ExitStack()
+            self._uris[folder] = self._made[folder].enter_context(self.server.database())
+        return self._uris[folder]
+
+    def drop(self, under: Path | None = None) -> None:
+        """Those of the folders in this one; or all."""
+        for folder in list(self._uris):
+            if under is None or folder.is_relative_to(under):
+                del self._uris[folder]
+                self._made.pop(folder).close()
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """The server answers nobody meanwhile; skips the test where it is somebody else's."""
+        if not self.owned:
+            pytest.skip("it stops the database, and this one is not the tests'")
+        self.server.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.server.signal(signal.SIGCONT)
 
 
 class _Running(MongoServer):

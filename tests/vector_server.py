@@ -12,17 +12,33 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from shutil import copy
-from typing import Any
+from typing import Any, Protocol
 
 _ADDRESS = re.compile(rb"ws://[\w.\[\]:]+:\d+/ws")
 _PATIENCE = 15.0
 _HANDLERS = Path(__file__).with_name("vector_handlers.py")
 
-database: Callable[[Path], str] | None = None
-"""With ``--store mongodb``: the URI of the database for a server in this folder."""
+
+class Databases(Protocol):
+    """Where servers keep everything, if not in files. ``owned``: by the tests alone."""
+
+    owned: bool
+
+    def of(self, folder: Path) -> str:
+        """The URI of the database for the servers in this folder."""
+        ...
+
+    def still(self) -> AbstractContextManager[None]:
+        """None of them is answered meanwhile."""
+        ...
+
+
+databases: Databases | None = None
+"""With ``--store mongodb``."""
 
 
 class ServerProcess:
@@ -51,10 +67,11 @@ class ServerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         copy(_HANDLERS, folder)
         (folder / "config.toml").write_text(_toml(config), encoding="utf-8")
-        if database is not None:
+        if databases is not None:
             # Where the command line finds it, too.
-            settings = f"MONGODB_URI='{database(folder)}'\nSESSION_SECRET='a secret of the tests'\n"
-            (folder / ".env").write_text(settings, encoding="utf-8")
+            settings = {"MONGODB_URI": databases.of(folder), "SESSION_SECRET": "a secret of tests"}
+            lines = "".join(f"{name}='{value}'\n" for name, value in settings.items())
+            (folder / ".env").write_text(lines, encoding="utf-8")
 
     def _command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "inorder_server", *arguments]
@@ -147,7 +164,7 @@ def _toml(config: dict[str, dict[str, Any]]) -> str:
         "handlers": {"modules": ["vector_handlers"]},
         "log": {"format": "json"},
     }
-    if database is not None:
+    if databases is not None:
         # Where a server was killed, the next one waits for its lease to end.
         merged["store"] = {"lease": 3}
     for section, values in config.items():

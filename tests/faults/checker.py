@@ -16,7 +16,9 @@ from typing import Any
 
 from evidence import LEDGER, Witness, ending
 from frames import Json
+from kept import Request, kept
 from runs import Run, Runs
+from vector_server import ServerProcess
 
 Booking = tuple[str, str | None, str, int]
 """Key, payer (None: paid in), receiver, cents."""
@@ -172,59 +174,49 @@ def check_runs(runs: Runs, witnesses: list[Witness], restarts: int) -> Iterator[
             yield f"{run} was begun after its cancel was answered"
 
 
-def check_journal(database: Path, witnesses: list[Witness]) -> Iterator[str]:
-    """At any time, also right after a crash: the file has all that clients were told."""
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
-        rows = {
-            id: (n, *numbers)
-            for id, n, *numbers in db.execute(
-                "SELECT id, n, accepted, settled, acked, state FROM sessions"
-            )
-        }
-        for witness in witnesses:
-            if not witness.told:
-                continue
-            n, accepted, settled, acked, state = rows.get(witness.session, (0, 0, 0, 0, "lost"))
-            if state != "live":
-                if state != "ended" or not witness.ending:
-                    yield f"{witness.name}: told {witness.told}, the file says {state}"
-                continue
-            if accepted < witness.told or settled < witness.held or acked > witness.acked:
-                yield (
-                    f"{witness.name}: told {witness.told}, held {witness.held},"
-                    f" acknowledged {witness.acked}; the file has {accepted}, {settled}, {acked}"
-                )
-            yield from _check_rows(db, n, acked, witness)
-
-
-def _check_rows(db: sqlite3.Connection, n: int, acked: int, witness: Witness) -> Iterator[str]:
-    """Outcomes that are held stand in the file in the same words."""
-    found = db.execute(
-        "SELECT key & ((1 << 35) - 1), id, ending FROM requests LEFT JOIN outcomes USING (key)"
-        " WHERE key > ? AND key < ? ORDER BY key",
-        ((n << 35) + acked, (n + 1) << 35),
-    ).fetchall()
-    if [seq for seq, *_ in found] != list(range(acked + 1, acked + 1 + len(found))):
-        yield f"{witness.name}: rows {[seq for seq, *_ in found]} after {acked}"
-    for seq, id, end in found:
-        held = witness.outcomes.get(seq)
-        if held is not None and (held["id"], ending(held)) != (id, end):
-            yield f"{witness.name}: holds {held}, the file has {id} {end}"
-
-
-def check_totals(database: Path, witnesses: list[Witness]) -> Iterator[str]:
-    """At the end: the sessions are those of the clients, with the clients' numbers."""
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
-        rows = {
-            id: (state, node, json.loads(receipt) if receipt else None)
-            for id, state, node, receipt in db.execute(
-                "SELECT id, state, node, receipt FROM sessions"
-            )
-        }
-    if rows.keys() != {witness.session for witness in witnesses}:
-        yield f"sessions of nobody, or lost: {rows.keys() ^ {w.session for w in witnesses}}"
+def check_journal(server: ServerProcess, witnesses: list[Witness]) -> Iterator[str]:
+    """At any time, also right after a crash: the database has all that clients were told."""
+    sessions = {session.id: session for session in kept(server).sessions()}
+    rows: dict[str, list[Request]] = defaultdict(list)
+    for row in kept(server).requests():
+        rows[row.session].append(row)
     for witness in witnesses:
-        state, node, receipt = rows.get(witness.session, ("lost", None, None))
+        if not witness.told:
+            continue
+        session = sessions.get(witness.session)
+        if session is None or session.state != "live":
+            if session is None or session.state != "ended" or not witness.ending:
+                yield f"{witness.name}: told {witness.told}, kept is {session}"
+            continue
+        accepted, settled, acked = session.numbers
+        if accepted < witness.told or settled < witness.held or acked > witness.acked:
+            yield (
+                f"{witness.name}: told {witness.told}, held {witness.held},"
+                f" acknowledged {witness.acked}; kept is {session}"
+            )
+        yield from _check_rows(rows[session.id], acked, witness)
+
+
+def _check_rows(rows: list[Request], acked: int, witness: Witness) -> Iterator[str]:
+    """Outcomes that are held are kept in the same words."""
+    if [row.seq for row in rows] != list(range(acked + 1, acked + 1 + len(rows))):
+        yield f"{witness.name}: rows {[row.seq for row in rows]} after {acked}"
+    for row in rows:
+        held = witness.outcomes.get(row.seq)
+        if held is not None and (held["id"], ending(held)) != (row.id, row.ending):
+            yield f"{witness.name}: holds {held}, kept is {row}"
+
+
+def check_totals(server: ServerProcess, witnesses: list[Witness]) -> Iterator[str]:
+    """At the end: the sessions are those of the clients, with the clients' numbers."""
+    sessions = {session.id: session for session in kept(server).sessions()}
+    if sessions.keys() != {witness.session for witness in witnesses}:
+        yield f"sessions of nobody, or lost: {sessions.keys() ^ {w.session for w in witnesses}}"
+    for witness in witnesses:
+        session = sessions.get(witness.session)
+        if session is None:
+            continue
+        state, node, receipt = session.state, session.node, session.receipt
         if (state, node) != (("live" if witness.left else "ended"), None):
             yield f"{witness.name}: its session is {state} at {node}"
         if witness.left:

@@ -63,7 +63,7 @@ class Plan:
         return sum(len(client.work) for client in self.clients)
 
 
-def plan(seed: int, through: str | None = None, kills: int = 0) -> Plan:
+def plan(seed: int, through: str | None = None, kills: int = 0, requests: int = REQUESTS) -> Plan:
     """The run of this seed; ``through`` is by turns unless it is given. With ``kills`` its
     only faults are so many kills, and there is more to do."""
     rng = random.Random(f"{seed} {kills}" if kills else seed)
@@ -83,7 +83,7 @@ def plan(seed: int, through: str | None = None, kills: int = 0) -> Plan:
         # Somebody is always the head, and must not be given up for that.
         config["session"]["max_interrupts"] = 1000
     names = [f"client-{n}" for n in range(rng.randint(CLIENTS, CLIENTS + 8))]
-    clients = clients_of(names, max(REQUESTS, kills * BETWEEN_KILLS), rng)
+    clients = clients_of(names, max(requests, kills * BETWEEN_KILLS), rng)
     faults = _kills(rng, kills) if kills else _faults(rng)
     return Plan(seed, through, config, clients, faults)
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import suppress
 
 import checker
 import pytest
 from crowd import client, crowd, rolls, runs_of, until
 from frames import Json, RawClient, request
+from kept import kept
 from nursery import Nursery
-from outside import look, metrics_of
-from plan import plan
+from outside import metrics_of
+from plan import REQUESTS, plan
 from proxy import Proxy
 from trial import trial
 
 pytestmark = pytest.mark.slow
-
-OUTCOMES = "SELECT ending, body FROM requests LEFT JOIN outcomes USING (key) ORDER BY key"
 
 
 async def test_between_accepted_and_outcome(place) -> None:
@@ -56,13 +54,13 @@ async def test_between_the_commit_of_an_outcome_and_its_sending(place, again: in
         await one.send(*(m | {"seq": n, "id": f"r{n}"} for n, m in enumerate(rolls(10, 20), 1)))
         await one.until(lambda m: m["type"] == "accepted" and m["seq"] == 10)
         proxy.freeze()
-        await until(lambda: (look(at.server.database, OUTCOMES) or [(None,)])[-1][0] == "done")
+        await until(lambda: [r.ending for r in kept(at.server).requests()] == ["done"] * 10)
         held = len(one.outcomes)
         proxy.drop()
     for _ in range(again):
         await at.server.kill()
         await at.server.start()
-    committed = [json.loads(body) for _, body in look(at.server.database, OUTCOMES)]
+    committed = [request.body for request in kept(at.server).requests()]
     async with RawClient(at.server.url) as one:
         await one.hello(token=welcome["token"], session=session, seq=held, accepted=10)
         await one.until_outcome(10)
@@ -72,12 +70,13 @@ async def test_between_the_commit_of_an_outcome_and_its_sending(place, again: in
 
 
 @pytest.mark.parametrize("through", ["raw", "library"])
-async def test_at_any_time(nursery: Nursery, through: str) -> None:
+async def test_at_any_time(nursery: Nursery, through: str, on_mongodb: bool) -> None:
     """Twenty kills at random, in the middle of commits too: no outcome that was told changes.
     The long form: ``tests/faults/run.py --kills 300 --runs 1``."""
-    report = await trial(plan(1, through, kills=20), nursery)
+    kills, requests = (4, 400) if on_mongodb else (20, REQUESTS)
+    report = await trial(plan(1, through, kills, requests), nursery)
     assert report.violations == []
-    assert report.kills == 20
+    assert report.kills == kills
 
 
 async def test_a_request_that_kills_the_process(place) -> None:

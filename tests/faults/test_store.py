@@ -18,11 +18,15 @@ import checker
 import pytest
 from crowd import client, crowd, rolls, until
 from frames import Json, RawClient, request
-from outside import locked, look, metrics_of
+from kept import kept
+from outside import locked, metrics_of
 from vector_server import ServerProcess
 from weather import FullDisk
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.sqlite("it is about SQLite's files; tests/faults/test_away.py is it on MongoDB"),
+]
 
 SMALL = 48 << 20
 """Bytes; the log alone may take 16 MB before it begins anew."""
@@ -56,7 +60,7 @@ def full_file_system(server: ServerProcess) -> Iterator[None]:
 
 
 def somebody_s_lock(server: ServerProcess) -> Any:
-    return locked(server.database)
+    return locked(server)
 
 
 @pytest.fixture
@@ -132,7 +136,7 @@ async def until_refused(one: RawClient) -> int:
 
 
 def accepted(server: ServerProcess) -> Any:
-    return look(server.database, "SELECT sum(accepted), sum(settled), sum(acked) FROM sessions")
+    return [session.numbers for session in kept(server).sessions()]
 
 
 def work(n: int) -> list[Json]:

@@ -97,7 +97,7 @@ async def _play(plan: Plan, server: NurseryServer, runs: Runs, report: Report) -
         bad = report.violations
 
         def after_death() -> None:
-            bad.extend(checker.check_journal(server.database, witnesses))
+            bad.extend(checker.check_journal(server, witnesses))
 
         def progress() -> float:
             runs.read()
@@ -153,7 +153,7 @@ async def _judge(
     bad += checker.check_ledger(server.folder / "ledger.db", witnesses)
     bad += checker.check_runs(runs, witnesses, weather.restarts)
     bad += checker.check_interrupts(witnesses, weather.kills, most_interrupts)
-    bad += checker.check_totals(server.database, witnesses)
+    bad += checker.check_totals(server, witnesses)
     bad += checker.check_log(server.output())
     bad += await server.verify()
 

@@ -6,13 +6,14 @@ import asyncio
 import os
 import resource
 import signal
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 
+import vector_server
 from network import Network
+from outside import locked
 from plan import Fault
 from vector_server import ServerProcess
 
@@ -108,15 +109,15 @@ class Weather:
         self._signal(signal.SIGCONT)
 
     async def _lock(self, size: float) -> None:
-        """Somebody else writes to the database: shortly, or for longer than the server waits."""
+        """Nothing can be written to the database: shortly, or for longer than the server waits."""
+        if vector_server.databases is not None and not vector_server.databases.owned:
+            return await self._pause(size)
         seconds = 2.5 if size > 0.9 else 0.02 + 0.5 * size
-        await asyncio.to_thread(self._hold, seconds)
+        return await asyncio.to_thread(self._hold, seconds)
 
     def _hold(self, seconds: float) -> None:
-        with closing(sqlite3.connect(self._server.database, timeout=10)) as db:
-            db.execute("BEGIN IMMEDIATE")
+        with locked(self._server):
             time.sleep(seconds)
-            db.rollback()
 
     async def _full(self, size: float) -> None:
         """No file grows any more, some bytes from now, or at once; then they do again.

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from frames import RawClient, request
-from outside import look
-
-SESSION = "SELECT accepted, settled, acked, done, failed, cancelled FROM sessions"
-BODIES = "SELECT id FROM requests JOIN outcomes USING (key) ORDER BY key"
+from kept import kept, session_of
 
 
 async def test_acknowledged_outcomes_are_forgotten_and_counted(serve) -> None:
@@ -20,8 +17,10 @@ async def test_acknowledged_outcomes_are_forgotten_and_counted(serve) -> None:
         await client.send({"type": "ack", "seq": 4}, request("echo", 7, id="r7", seq=7))
         await client.until_outcome(7)
         # What was committed with, or after, the acknowledgement is told: so that is, too.
-        assert look(server.database, SESSION) == [(7, 7, 4, 3, 1, 0)]
-        assert look(server.database, BODIES) == [("r5",), ("r6",), ("r7",)]
+        session = session_of(server, welcome["session"])
+        assert session.numbers == (7, 7, 4)
+        assert (session.done, session.failed, session.cancelled) == (3, 1, 0)
+        assert [r.id for r in kept(server).requests() if r.ending] == ["r5", "r6", "r7"]
         await client.send({"type": "ack", "seq": 2}, {"type": "status"})
         assert (await client.until("status"))["acked"] == 4, "it goes up only"
         await client.send({"type": "ack", "seq": 99}, {"type": "status"})

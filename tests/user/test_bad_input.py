@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from frames import Json, RawClient, request
+from kept import kept
 from vector_server import ServerProcess
 
 WORDS: list[Any] = [7, 1.5, True, ["a"], {"a": 1}]
@@ -101,24 +101,13 @@ async def refused(client: RawClient, message: Any, code: str, of: str | None) ->
     return answer
 
 
-def rows(server: ServerProcess) -> dict[str, list[Any]]:
-    """Everything in the database."""
-    with sqlite3.connect(f"file:{server.database}?mode=ro", uri=True) as db:
-        tables = [
-            name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")
-        ]
-        found = {table: db.execute(f"SELECT * FROM {table}").fetchall() for table in tables}
-    db.close()
-    return found
-
-
 @pytest.mark.parametrize(
     ("type", "field"), [(type, field) for type in FIELDS for field in FIELDS[type]]
 )
 async def test_a_wrong_type_for_each_field(server, type: str, field: str) -> None:
     others, values = FIELDS[type][field]
     before_login = type in ("hello", "register")
-    before = rows(server)
+    before = kept(server).everything()
     async with RawClient(server.url) as client:
         if not before_login:
             await client.hello(**NAMED)
@@ -133,7 +122,7 @@ async def test_a_wrong_type_for_each_field(server, type: str, field: str) -> Non
         await client.send(request("echo", "first", seq=1, id="b"))
         assert (await client.until_outcome(1))["result"] == "first", "nothing took a number"
         assert (await client.bye())["accepted"] == 1
-    after = rows(server)
+    after = kept(server).everything()
     assert after["users"] == before["users"]
     assert len(after["sessions"]) - len(before["sessions"]) == 1
 
@@ -225,7 +214,7 @@ async def test_types_methods_and_params_not_known(server) -> None:
 
 @pytest.mark.parametrize("message", EVERY_TYPE, ids=lambda message: message["type"])
 async def test_nothing_before_login(server, message: Json) -> None:
-    before = rows(server)
+    before = kept(server).everything()
     async with RawClient(server.url) as client:
         answer = await refused(client, message, "unauthenticated", message["type"])
         assert answer.get("id") == message.get("id")
@@ -237,16 +226,16 @@ async def test_nothing_before_login(server, message: Json) -> None:
             ("unauthenticated", "hello"),
             ("unauthenticated", message["type"]),
         ]
-        assert rows(server) == before
+        assert kept(server).everything() == before
         welcome = await client.hello(**NAMED)
         assert (welcome["accepted"], welcome["resumed"]) == (0, False)
         assert (await client.bye())["accepted"] == 0
-    assert rows(server) == before, "not even a session that accepted nothing"
+    assert kept(server).everything() == before, "not even a session that accepted nothing"
 
 
 @pytest.mark.parametrize("hand", [False, True], ids=["program", "hand"])
 async def test_5_kib_before_login(server, hand: bool) -> None:
-    before = rows(server)
+    before = kept(server).everything()
     async with RawClient(server.url, hand=hand) as client:
         await client.send({"type": "hello", **NAMED, "padding": "x" * 5 * 1024})
         assert (await client.until_closed())[0] == 1009
@@ -256,7 +245,7 @@ async def test_5_kib_before_login(server, hand: bool) -> None:
         await client.send(register)
         assert (await client.until_closed())[0] == 1009
     assert {message["type"] for message in client.seen} <= {"hint"}
-    assert rows(server) == before
+    assert kept(server).everything() == before
 
 
 async def test_a_frame_over_the_limit(server) -> None:

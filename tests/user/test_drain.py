@@ -9,8 +9,8 @@ import urllib.error
 import urllib.request
 
 import pytest
-from bank import journal_counts
 from frames import RawClient, request
+from kept import journal_counts
 from outside import verify
 
 STUCK = '''
@@ -41,7 +41,7 @@ async def test_queues_finish_and_clients_are_told(serve, number: signal.Signals)
         assert [outcome["seq"] for outcome in client.outcomes] == [1, 2, 3]
         assert await stranger.until_closed() == (1012, "draining")
     assert await server.ended() == 0
-    assert journal_counts(server.database)["pending"] == 0
+    assert journal_counts(server)["pending"] == 0
     assert await asyncio.to_thread(verify, server.folder) == []
 
 
@@ -57,7 +57,7 @@ async def test_what_does_not_finish_in_time_stays_and_is_run_at_the_next_start(s
         assert await client.until_closed() == (1012, "draining")
         assert await server.ended() == 0
         assert time.monotonic() - begun < 2.3
-    counts = journal_counts(server.database)
+    counts = journal_counts(server)
     assert counts["accepted"] == 4
     assert counts["done"] + counts["pending"] == 4
     assert counts["pending"] >= 2
@@ -84,7 +84,7 @@ async def test_a_thread_that_is_stuck_for_ever_does_not_hold_the_exit(serve, tmp
         assert await client.until_closed() == (1012, "draining")
         assert await server.ended() == 0
         assert time.monotonic() - begun < 2.3
-    assert journal_counts(server.database)["pending"] == 2
+    assert journal_counts(server)["pending"] == 2
     assert "thread of stuck" in server.output()
 
 
@@ -98,7 +98,7 @@ async def test_a_second_signal_ends_it_at_once_and_loses_nothing(serve) -> None:
         await client.until("draining")
         await server.stop()
         assert await server.ended() == 1
-    assert journal_counts(server.database)["pending"] == 2
+    assert journal_counts(server)["pending"] == 2
 
 
 async def test_readiness_turns_false_and_nobody_new_is_let_in(serve) -> None:

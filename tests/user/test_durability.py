@@ -145,6 +145,7 @@ class Trace:
 
 
 @pytest.mark.slow
+@pytest.mark.sqlite("it watches the server sync SQLite's log")
 async def test_synced_before_it_is_said(serve, tmp_path: Path) -> None:
     trace_file = tmp_path / "trace"
     options = ["-D", "-f", "-tt", "-y", "-s", "1000000", "-e", f"trace={_CALLS}"]

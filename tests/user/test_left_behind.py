@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 
 import pytest
 from frames import Json, RawClient
 from gates import CONFIG, Gates, gated
-from outside import look, metrics_of
+from kept import kept
+from outside import metrics_of
 
 
 async def receipt_of(server, session: str) -> Json:
     """Waits for the receipt that the registry leaves in the session's row."""
     async with asyncio.timeout(10):
         while True:
-            sql = "SELECT receipt FROM sessions WHERE id = ? AND receipt IS NOT NULL"
-            if found := look(server.database, sql, session):
-                return json.loads(found[0][0])
+            for row in kept(server).sessions():
+                if row.id == session and row.receipt is not None:
+                    return row.receipt
             await asyncio.sleep(0.005)
 
 

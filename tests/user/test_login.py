@@ -10,7 +10,7 @@ from statistics import median
 
 from frames import RawClient, request
 from gates import CONFIG, Gates, Step, gated
-from outside import look
+from kept import kept
 
 ANN = {"username": "ann", "password": "correct horse"}
 
@@ -32,10 +32,9 @@ async def test_what_came_before_the_login_never_runs(serve, tmp_path: Path) -> N
         # Whatever went to the journal before is committed before this.
         await client.send(gated("g", 1))
         await client.until_outcome(1)
-    assert look(server.database, "SELECT id, user, accepted FROM sessions") == [
-        (welcome["session"], "ann", 1)
-    ]
-    assert look(server.database, "SELECT id FROM requests") == [("r1",)]
+    (session,) = kept(server).sessions()
+    assert (session.id, session.user, session.accepted) == (welcome["session"], "ann", 1)
+    assert [row.id for row in kept(server).requests()] == ["r1"]
     assert gates.steps == [Step("begin", 1, 1), Step("end", 1, 1)]
 
 
@@ -81,7 +80,7 @@ async def test_more_than_a_hello_needs(serve) -> None:
         await client.send({"type": "register", **ANN, "padding": "x" * 5 * 1024})
         assert await client.next() is None
         assert client.closed[0] == 1009
-    assert look(server.database, "SELECT * FROM users") == []
+    assert kept(server).passwords() == {}
 
 
 async def test_a_token_of_somebody_who_was_revoked(serve) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import pytest
-from bank import journal_counts
 from frames import RawClient, request
+from kept import journal_counts, session_of
 from outside import verify
 
 pytestmark = pytest.mark.slow
@@ -80,11 +78,11 @@ async def test_a_parked_queue_goes_on_at_an_operators_word(gated, word: str) -> 
     # Blocked, it stays so over a restart: only an operator decides.
     await gated.kill()
     await gated.start()
-    assert journal_counts(gated.database)["pending"] == 2
+    assert journal_counts(gated)["pending"] == 2
     (gated.folder / "gate").touch()
     await asyncio.to_thread(operator, gated.folder, word, welcome["session"], "#1")
     async with asyncio.timeout(10):
-        while journal_counts(gated.database)["pending"]:
+        while journal_counts(gated)["pending"]:
             await asyncio.sleep(0.05)
     async with RawClient(gated.url) as client:
         await client.hello(token=welcome["token"], session=welcome["session"], seq=0)
@@ -111,13 +109,12 @@ async def test_held_work_is_cancelled_when_its_session_expires(serve) -> None:
     await asyncio.sleep(0.5)
     await server.start()
     async with asyncio.timeout(10):
-        while journal_counts(server.database)["pending"]:
+        while journal_counts(server)["pending"]:
             await asyncio.sleep(0.05)
-    with closing(sqlite3.connect(server.database)) as db:
-        state, receipt = db.execute("SELECT state, receipt FROM sessions").fetchone()
-    assert state == "ended"
-    assert b'"cancelled":5' in receipt
-    assert b'"verified":true' in receipt
+    session = session_of(server, welcome["session"])
+    assert session.state == "ended"
+    assert session.receipt is not None
+    assert (session.receipt["cancelled"], session.receipt["verified"]) == (5, True)
     async with RawClient(server.url) as client:
         await client.send(
             {"type": "hello", "token": welcome["token"], "session": welcome["session"], "seq": 0}
@@ -151,13 +148,13 @@ async def test_a_method_that_a_deploy_took_away_blocks_until_it_is_back(serve, t
     async with asyncio.timeout(10):
         while "last one out" not in server.output():
             await asyncio.sleep(0.02)
-    assert journal_counts(server.database)["pending"] == 2
+    assert journal_counts(server)["pending"] == 2
     module.write_text(other.format("here"), encoding="utf-8")
     await server.kill()
     await server.start()
     # Nobody has to come for it: with the method back, what was accepted is run.
     async with asyncio.timeout(10):
-        while journal_counts(server.database)["pending"]:
+        while journal_counts(server)["pending"]:
             await asyncio.sleep(0.05)
-    assert journal_counts(server.database)["done"] == 2
+    assert journal_counts(server)["done"] == 2
     assert await asyncio.to_thread(verify, server.folder) == []

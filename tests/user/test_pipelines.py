@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from frames import Json, RawClient, request
 from goback import Pipeline
+from kept import kept
 
 import inorder
 
@@ -45,14 +44,6 @@ def ran(folder: Path) -> list[int]:
     return [int(line.split()[-1]) for line in (folder / "runs").read_text().splitlines()]
 
 
-def journal(database: Path) -> list[tuple[str, str]]:
-    """The id and the ending of each row, in order."""
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
-        return db.execute(
-            "SELECT id, ending FROM requests LEFT JOIN outcomes USING (key) ORDER BY key"
-        ).fetchall()
-
-
 async def test_with_raw_frames(serve, tmp_path: Path) -> None:
     shutil.copy(HANDLERS, tmp_path)
     server = await serve(CONFIG)
@@ -78,7 +69,8 @@ async def test_with_raw_frames(serve, tmp_path: Path) -> None:
         assert [(o["seq"], o["id"], o["result"]) for o in client.outcomes] == [
             (seq, f"raw-{n}", n) for seq, n in enumerate(GOOD, 1)
         ]
-        assert journal(server.database) == [(f"raw-{n}", "done") for n in GOOD]
+        journal = [(row.id, row.ending) for row in kept(server).requests()]
+        assert journal == [(f"raw-{n}", "done") for n in GOOD]
         receipt = await client.bye()
     assert receipt == {
         "session": welcome["session"],

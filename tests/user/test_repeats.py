@@ -7,7 +7,7 @@ from pathlib import Path
 
 from frames import Json, RawClient, request
 from gates import CONFIG, Gates, gated, nothing_but_pongs
-from outside import look
+from kept import kept
 
 
 def without_number(message: Json) -> Json:
@@ -134,9 +134,8 @@ async def test_late_ones_are_known_for_so_many_numbers(serve, tmp_path: Path) ->
         await client.send(gated("g", 1))
         assert (await client.next()).get("code") == "already_acknowledged"
         await nothing_but_pongs(client)
-        rows = look(server.database, "SELECT id FROM stripped ORDER BY key")
-        assert rows == [(f"r{seq}",) for seq in (5, 6, 7, 8)], "and no older one is kept"
-        rows = look(server.database, "SELECT id, ending FROM requests JOIN outcomes USING (key)")
-        assert rows == [("r9", "done")]
+        ids = kept(server).stripped()
+        assert ids == [f"r{seq}" for seq in (5, 6, 7, 8)], "and no older one is kept"
+        assert [(row.id, row.ending) for row in kept(server).requests()] == [("r9", "done")]
         assert (await client.bye())["accepted"] == 9
     assert [step.seq for step in gates.steps if step.word == "begin"] == list(range(1, 10))

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from frames import RawClient, request
 from gates import CONFIG, Gates, Step, gated, nothing_but_pongs
-from outside import look, metrics_of
+from kept import session_of
+from outside import metrics_of
 from websockets.exceptions import ConnectionClosed
 
 
@@ -129,6 +130,7 @@ async def refused(server, session: str, code: str) -> None:
         assert (await client.until_closed())[0] == 4410
 
 
+@pytest.mark.sqlite("it copies SQLite's file")
 async def test_an_old_copy_of_the_database_is_noticed(serve, tmp_path: Path) -> None:
     server = await serve()
     async with RawClient(server.url) as client:
@@ -162,7 +164,7 @@ async def test_an_old_copy_of_the_database_is_noticed(serve, tmp_path: Path) -> 
             assert (await client.until_closed())[0] == 4410
     assert (await asyncio.to_thread(metrics_of, server))["inorder_violations_total"] == 2
     # Such a hello changes nothing; it acknowledges nothing either.
-    assert look(server.database, "SELECT accepted, settled, acked FROM sessions") == [(1, 1, 0)]
+    assert session_of(server, welcome["session"]).numbers == (1, 1, 0)
 
 
 async def test_the_receipt_of_an_ended_session_is_kept(serve) -> None:

@@ -8,16 +8,15 @@ import json
 import os
 import re
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from frames import Json, RawClient, request
+from kept import kept
 from vector_server import ServerProcess
 from websockets.exceptions import InvalidStatus
 
@@ -198,10 +197,9 @@ async def test_no_secret_in_any_line(serve, tmp_path: Path) -> None:
     await server.stop()
     assert await server.ended() == 0
 
-    with closing(sqlite3.connect(server.database)) as db:
-        for name, hashed in db.execute("SELECT name, password_hash FROM users"):
-            assert hashed.startswith(b"$2b$")
-            secrets.known[f"the hash of {name}"] = hashed.decode()
+    for name, hashed in kept(server).passwords().items():
+        assert hashed.startswith(b"$2b$")
+        secrets.known[f"the hash of {name}"] = hashed.decode()
     output = server.output()
     assert "DEBUG" in output, "everything is logged"
     assert "stumbled" in output
@@ -281,6 +279,7 @@ async def test_every_line_of_a_request_says_whose_it_is(serve, tmp_path: Path) -
     assert len(others) == 4, "beside the log only what is announced at the start"
 
 
+@pytest.mark.sqlite("with MongoDB the secret must be given")
 async def test_the_secret_that_is_made_is_kept_to_itself(serve, tmp_path: Path) -> None:
     server = await serve({"log": {"level": "DEBUG"}})
     secret = tmp_path / "inorder.db.secret"

@@ -149,6 +149,7 @@ def test_a_folder_that_nobody_can_write_to(folder: Path) -> None:
     assert "/proc/inorder.db can't be" in complaint(folder, "--store", "sqlite:////proc/inorder.db")
 
 
+@pytest.mark.sqlite("it is about SQLite's file")
 async def test_a_read_only_folder_with_a_database(
     serve, tmp_path: Path, unprivileged: list[str]
 ) -> None:
@@ -162,6 +163,7 @@ async def test_a_read_only_folder_with_a_database(
         tmp_path.chmod(0o755)
 
 
+@pytest.mark.sqlite("on MongoDB a second one is a second node")
 async def test_a_second_server_on_one_database(serve, tmp_path: Path) -> None:
     server = await serve()
     said = complaint(tmp_path, "--port", "0")

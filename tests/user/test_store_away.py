@@ -15,7 +15,10 @@ from contextlib import closing
 import pytest
 from frames import RawClient, request
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.sqlite("it locks SQLite's file; tests/faults/test_away.py is the same on MongoDB"),
+]
 
 
 def status(url: str, path: str) -> int:
