@@ -28,6 +28,8 @@ class FakeSocket:
         self.closed: tuple[int, str] | None = None
         self.aborted = False
         self.answers_close = True
+        # After so many frames the peer has stopped to read.
+        self.full_after: int | None = None
         self._gone = asyncio.Event()
         self._reads = asyncio.Event()
         self._reads.set()
@@ -93,13 +95,18 @@ class FakeSocket:
             raise ConnectionClosedError(None, None)
 
     @property
-    def paused(self) -> bool:
-        return False
+    def behind(self) -> bool:
+        return not self._reads.is_set()
+
+    async def caught_up(self) -> None:
+        await self._reads.wait()
 
     def send_now(self, frame: bytes) -> bool:
-        if self.gone or self.closed is not None or not self._reads.is_set():
+        if self.gone or self.closed is not None or self.behind:
             return False
         self.frames.append(frame)
+        if self.full_after == len(self.frames):
+            self.stop_reading()
         return True
 
     async def send(self, frame: bytes, text: bool) -> None:

@@ -265,7 +265,7 @@ class Outbox:
             or self._accepted is not None
             or self._closing is not None
             or self._caught_up
-            or self._socket.paused
+            or self._socket.behind
             or (self._read is not None and self._sent < self._settled())
         )
 
@@ -274,7 +274,7 @@ class Outbox:
         self._loop = asyncio.get_running_loop()
         try:
             while not self._shut:
-                if self._next() or self._socket.paused:
+                if self._next() or self._socket.behind:
                     await self._write_one()
                 elif self._messages:
                     await self._fetch()
@@ -327,7 +327,7 @@ class Outbox:
         if frame:
             await self._socket.send(frame, text=True)
         else:
-            await self._socket.drain()
+            await self._socket.caught_up()
         self.stuck_since = None
 
     def _next(self) -> bool:

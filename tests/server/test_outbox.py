@@ -452,6 +452,21 @@ async def test_the_time_of_the_write_under_way_is_known() -> None:
 
 
 @virtual
+async def test_a_peer_that_leaves_the_last_frame_unread_is_stuck_too() -> None:
+    async with desk() as d:
+        d.open()
+        d.socket.full_after = 1
+        d.outbox.put(plain("a"))
+        await settled()
+        began = asyncio.get_running_loop().time()
+        assert [m["type"] for m in d.socket.seen] == ["a"]
+        assert d.outbox.stuck_since == began
+        d.socket.read_on()
+        await settled()
+        assert d.outbox.stuck_since is None
+
+
+@virtual
 async def test_repeats_are_answered_in_the_order_in_which_they_were_asked() -> None:
     async with desk() as d:
         d.open()
