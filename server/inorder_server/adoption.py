@@ -22,6 +22,9 @@ from .roster import Roster
 from .session import Damaged, Session
 from .stores.port import SessionRow, StoreUnavailable
 
+# So many sessions are asked for together: the store's answers come in groups, too.
+_AT_A_TIME = 64
+
 
 class Adoption(Roster):
     """A roster that takes sessions up by itself: at the start, when a parked head is due, at
@@ -39,9 +42,19 @@ class Adoption(Roster):
         many were taken up.
         """
         holds = self._node.config.session.on_disconnect == "hold"
+        mode = Mode.HOLD if holds else Mode.FINISH
+        found = await self._node.store.unfinished()
         taken = 0
-        for id in await self._node.store.unfinished():
-            taken += await self._adopt_one(id, Mode.HOLD if holds else Mode.FINISH) is not None
+        for start in range(0, len(found), _AT_A_TIME):
+            # None of them is given up half-way where another one fails.
+            queues = await asyncio.gather(
+                *(self._adopt_one(id, mode) for id in found[start : start + _AT_A_TIME]),
+                return_exceptions=True,
+            )
+            for queue in queues:
+                if isinstance(queue, BaseException):
+                    raise queue
+                taken += queue is not None
         return taken
 
     async def take_up(self, id: str) -> bool:

@@ -48,6 +48,30 @@ async def test_unfinished_sessions_are_finished_without_their_clients() -> None:
 
 
 @virtual
+async def test_many_sessions_are_asked_for_together() -> None:
+    """Not one after the other: a start with thousands of them would wait for each."""
+    dead = Bench(work)
+    await dead.start()
+    for _ in range(10):
+        await three(dead)
+    async with after_a_crash(dead) as bench:
+        under_way, most = 0, 0
+        claim = bench.store.claim
+
+        async def counted(session: str) -> Any:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.1)
+            under_way -= 1
+            return await claim(session)
+
+        bench.store.claim = counted
+        assert await bench.registry.adopt() == 10
+        assert most == 10
+
+
+@virtual
 async def test_under_hold_adopted_work_waits_for_its_client() -> None:
     dead = Bench(work, on_disconnect="hold")
     await dead.start()
