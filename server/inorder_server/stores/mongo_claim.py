@@ -23,6 +23,9 @@ from .mongo_owned import STAMPED, Own, Owned
 from .port import Claimed, RequestRow, StoreUnavailable
 
 _LOOKS = 20
+# A bulk has one timeout, and one that fails is begun again under another epoch, from its start.
+# So many at a time are done in time by a server that is slow, too.
+_STAMPS_AT_A_TIME = 100
 
 
 class _Superseded(Exception):
@@ -121,11 +124,9 @@ async def _stamped(link: MongoLink, doc: Found) -> list[RequestRow]:
         if not older:
             return [request_row(row, acked) for row in found if not came_late(row, acked)]
         stamp = {"$set": {"epoch": epoch, "try": STAMPED}}
-        await link.change(
-            link.requests,
-            [
-                UpdateOne({"_id": id, "ending": None, "epoch": {"$lt": epoch}}, stamp)
-                for id in older
-            ],
-        )
+        stamps = [
+            UpdateOne({"_id": id, "ending": None, "epoch": {"$lt": epoch}}, stamp) for id in older
+        ]
+        for i in range(0, len(stamps), _STAMPS_AT_A_TIME):
+            await link.change(link.requests, stamps[i : i + _STAMPS_AT_A_TIME])
     raise StoreUnavailable(f"{link.name}: session {session} moved while it was claimed")

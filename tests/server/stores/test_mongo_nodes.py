@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from mongo_bench import insert, settle
+from mongo_bench import counted, insert, settle
 
 from inorder.messages import Receipt
 from inorder_server.stores import mongo_claim
@@ -122,6 +122,28 @@ async def test_a_claim_is_overtaken_by_one_that_finishes_the_work(
     row = await two.session("s")
     assert row is not None
     assert (row.node, row.epoch, row.acked) == ("n2", 3, 1)
+
+
+async def test_much_that_is_unsettled_is_stamped_in_parts(
+    opened: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has the timeout to itself, where all at once may never be done in time. Still from the
+    highest number down."""
+    one = await opened("n1")
+    created = Create("s", "ann", 1, 1, "n1", 1)
+    assert await one.commit([created, *(insert(n) for n in range(1, 251))]) == set()
+    await one.close()
+    commands = counted(monkeypatch)
+    other = await opened("n2")
+    commands.sent.clear()
+    claimed = await other.claim("s")
+    assert claimed is not None
+    assert [row.seq for row in claimed.rows] == list(range(1, 251))
+    stamps = [c["updates"] for name, c in commands.sent if name == "update"][1:]
+    assert max(map(len, stamps)) <= 100
+    ids = [update["q"]["_id"] for part in stamps for update in part]
+    assert ids == sorted(ids, reverse=True)
+    assert len(ids) == 250
 
 
 async def test_who_was_declared_dead_begins_again_as_somebody_else(opened: Opens) -> None:
