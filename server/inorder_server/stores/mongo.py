@@ -16,7 +16,7 @@ from . import mongo_nodes as nodes
 from . import mongo_rare as rare
 from . import mongo_reads as reads
 from .mongo_claim import claim
-from .mongo_link import MongoLink
+from .mongo_link import POOL, MongoLink
 from .mongo_owned import Owned
 from .mongo_writes import commit
 from .port import (
@@ -33,6 +33,10 @@ from .port import (
 )
 from .shared import Neighbour, Want
 
+# When a node dies the others are asked for all its sessions at once. A wait here is no part of an
+# operation's timeout, as that for a connection is; and half the connections are for all else.
+CLAIMS_AT_A_TIME = POOL // 2
+
 
 class MongoStore:
     """A :class:`~inorder_server.stores.shared.SharedStore` in the database that ``uri`` names
@@ -48,6 +52,7 @@ class MongoStore:
         self.name = self._link.name
         self._serving = serving
         self._node: Owned | None = None
+        self._claims = asyncio.Semaphore(CLAIMS_AT_A_TIME)
 
     async def open(self, node: str) -> None:
         await self._link.open()
@@ -80,7 +85,8 @@ class MongoStore:
         return await self._link.call(commit(self._link, self._owned, writes))
 
     async def claim(self, session: str) -> Claimed | None:
-        return await self._link.call(claim(self._link, self._owned, session))
+        async with self._claims:
+            return await self._link.call(claim(self._link, self._owned, session))
 
     async def session(self, session: str) -> SessionRow | None:
         return await self._link.call(reads.session(self._link, session))

@@ -24,7 +24,7 @@ Collection = AsyncCollection[Document]
 Change = UpdateOne | UpdateMany | DeleteMany
 
 # Commits come one after the other; beside them go reads of resumes, claims and the nodes' own.
-_POOL = 32
+POOL = 32
 # The servers in use compare an `$in` with every element; so many ids at a time cost little.
 _IDS_AT_A_TIME = 250
 _READS_AT_A_TIME = 8
@@ -65,7 +65,7 @@ class MongoLink:
             self._client = AsyncMongoClient(
                 self._uri,
                 appname="inorder",
-                maxPoolSize=_POOL,
+                maxPoolSize=POOL,
                 timeoutMS=self._milliseconds,
                 connectTimeoutMS=self._milliseconds,
                 # Whether a write is to be made again is ours to say.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from mongo_bench import counted, insert, settle
 
 from inorder.messages import Receipt
-from inorder_server.stores import mongo_claim
+from inorder_server.stores import mongo, mongo_claim
 from inorder_server.stores.mongo import MongoStore
 from inorder_server.stores.mongo_link import MongoLink
 from inorder_server.stores.port import Acknowledge, Attach, Create, Release, StoreError
@@ -144,6 +145,32 @@ async def test_much_that_is_unsettled_is_stamped_in_parts(
     ids = [update["q"]["_id"] for part in stamps for update in part]
     assert ids == sorted(ids, reverse=True)
     assert len(ids) == 250
+
+
+async def test_claims_leave_connections_for_all_else(
+    opened: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And those that wait for their turn are not told that the store is away for it."""
+    one, other = await opened("n1"), await opened("n2")
+    sessions = [f"s{n}" for n in range(50)]
+    for session in sessions:
+        await owned(one, "n1", session)
+    await one.close()
+    under_way = most = 0
+
+    async def watched(link: MongoLink, owned: Any, session: str) -> Any:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await mongo_claim.claim(link, owned, session)
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(mongo, "claim", watched)
+    claimed = await asyncio.gather(*map(other.claim, sessions))
+    assert [c.session.id for c in claimed] == sessions
+    assert most == mongo.CLAIMS_AT_A_TIME
 
 
 async def test_who_was_declared_dead_begins_again_as_somebody_else(opened: Opens) -> None:
