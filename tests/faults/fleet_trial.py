@@ -70,6 +70,9 @@ async def _play(plan: FleetPlan, ships: Fleet, bank: Vault, runs: Runs, report: 
 
     def progress() -> float:
         runs.read()
+        if not all(witness.held for witness in witnesses):
+            # A session that has accepted nothing ends with its connection: all are to have one.
+            return 0.0
         finished = all(task.done() for task in living)
         return 1.0 if finished else min(sum(w.held for w in witnesses) / plan.total, 0.999)
 
@@ -125,7 +128,7 @@ async def _judge(
     bad += await asyncio.to_thread(lambda: [*fleet_checker.check_sessions(ships, witnesses)])
     bad += fleet_checker.check_logs(ships)
     bad += [f"a SQLite file: {file}" for file in ships.folder.glob("node-*/*.db*")]
-    bad += await ships.nodes[0].verify()
+    bad += await ships.verify()
 
 
 async def _at_rest(ships: Fleet) -> list[str]:

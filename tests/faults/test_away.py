@@ -122,4 +122,4 @@ async def test_the_store_is_away_under_load(
             await node.stop()
         assert [await node.ended() for node in ships.nodes] == [0] * len(ships.nodes)
         assert list(fleet_checker.check_logs(ships)) == []
-        assert await ships.nodes[0].verify() == []
+        assert await ships.verify() == []
