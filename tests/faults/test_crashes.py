@@ -79,11 +79,12 @@ async def test_at_any_time(nursery: Nursery, through: str, on_mongodb: bool) -> 
     assert report.kills == kills
 
 
-async def test_a_request_that_kills_the_process(place) -> None:
+async def test_a_request_that_kills_the_process(place, on_mongodb: bool) -> None:
     """Beside fifty sessions of others: it alone ends ``interrupted``."""
     at = await place()
+    many = 10 if on_mongodb else 50
     deadly: list[Json] = [request("deadly"), *rolls(3, 1)]
-    innocents = [client(f"innocent-{n}", rolls(10, 40), window=10) for n in range(50)]
+    innocents = [client(f"innocent-{n}", rolls(10, 40), window=10) for n in range(many)]
 
     async def keep_it_running(net, tellers) -> int:
         deaths = 0
