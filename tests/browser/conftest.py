@@ -31,7 +31,9 @@ def packages() -> Path:
 
 
 @pytest.fixture
-async def node(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Script:
+async def node(
+    packages: Path, tmp_path_factory: pytest.TempPathFactory, on_mongodb: bool
+) -> Script:
     """``await node("core.test.js", INORDER_URL=…)``: runs a file of this folder by Node's test
     runner, with these variables in its environment. Returns what it printed."""
 
@@ -41,7 +43,12 @@ async def node(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Scri
             process = await asyncio.create_subprocess_exec(
                 tool("node"),
                 str(HERE / file),
-                env={**os.environ, "INORDER_NPM": f"{packages}/", **env},
+                env={
+                    **os.environ,
+                    "INORDER_NPM": f"{packages}/",
+                    "INORDER_PATIENCE": "50" if on_mongodb else "10",
+                    **env,
+                },
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -29,7 +29,7 @@ export const options = { host: { WebSocket }, auth: EVE, backoff: soon };
 
 /** A test that says so when it hangs. */
 export function test(name, run) {
-  bare(name, { timeout: 10_000 }, run);
+  bare(name, { timeout: Number(process.env.INORDER_PATIENCE ?? 10) * 1000 }, run);
 }
 
 /** Gives an order (tests/browser/conftest.py has them); how often the proxy was connected to. */
