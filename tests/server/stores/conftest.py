@@ -54,7 +54,8 @@ class MongoDatabase:
         self._stores: list[MongoStore] = []
 
     async def open(self, node: str) -> Store:
-        store = MongoStore(self._uri)
+        # A group of thousands of writes may take a stand-in seconds.
+        store = MongoStore(self._uri, lease=60)
         await store.open(node)
         self._stores.append(store)
         return store
