@@ -42,6 +42,8 @@ class NodeProcess(ServerProcess):
         self, number: int, folder: Path, config: dict[str, dict[str, Any]], env: dict[str, str]
     ) -> None:
         super().__init__(folder, config, env=env)
+        # Where everything is kept, nodes are told by their environment alone.
+        (folder / ".env").unlink(missing_ok=True)
         self._output = folder / f"output-{number}"
 
 
