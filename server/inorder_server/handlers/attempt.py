@@ -156,7 +156,8 @@ class Attempt:
         """It is over: no progress goes out, and nothing can stop it any more."""
         self.phase = ENDED
         self._withdraw = None
-        self.unwatch()
+        if self._timer is not None:
+            self._timer.cancel()
         # Freed as soon as nobody has it, rather than found by the collector: with a cycle in
         # what each request leaves, that one took a fifth of all time (measured).
         self.steps = None

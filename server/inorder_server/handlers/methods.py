@@ -62,10 +62,8 @@ class Method:
         self.lifespan = lifespan
         self._signature = Signature(function)
         self.schema = self._signature.schema
-
-    def check(self, params: bytes | None) -> None:
+        self.check = self._signature.check
         """Raises :class:`InvalidParams` where :meth:`bind` would, but for what is no JSON."""
-        self._signature.check(params)
 
     def bind(self, params: bytes | None) -> Bound:
         """Encoded params as arguments. Raises :class:`InvalidParams`."""
@@ -82,10 +80,8 @@ class Methods:
 
     def __init__(self, methods: Iterable[Method], lifespans: Iterable[LifespanFunction]) -> None:
         self._by_name = {method.name: method for method in methods}
+        self.get = self._by_name.get
         self.lifespans = list(lifespans)
-
-    def get(self, name: str) -> Method | None:
-        return self._by_name.get(name)
 
     def lines(self, admin: bool) -> list[MethodLine]:
         """A line for each, by name; those for administrators only where ``admin``."""
