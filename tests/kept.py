@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import pymongo
+import sqlite_file
 import vector_server
 from frames import Json
 from vector_server import ServerProcess
-
-_SEQ = (1 << 35) - 1
 
 
 class Session(NamedTuple):
@@ -116,13 +115,20 @@ class _Tables:
     def __init__(self, file: Path) -> None:
         self._file = file
 
-    def _read(self, sql: str) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(f"file:{self._file}?mode=ro", uri=True, timeout=10)) as db:
-            return db.execute(sql).fetchall()
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """One state of the file, whoever writes to it meanwhile."""
+        with closing(
+            sqlite3.connect(
+                f"file:{self._file}?mode=ro", uri=True, timeout=10, isolation_level=None
+            )
+        ) as db:
+            db.execute("BEGIN")
+            yield db
 
-    def _write(self, sql: str, *values: object) -> None:
-        with closing(sqlite3.connect(self._file, timeout=10)) as db, db:
-            assert db.execute(sql, values).rowcount
+    def _read(self, sql: str) -> list[tuple[Any, ...]]:
+        with self._open() as db:
+            return db.execute(sql).fetchall()
 
     def sessions(self) -> list[Session]:
         *columns, receipt = Session._fields
@@ -130,14 +136,14 @@ class _Tables:
         return [Session(*row, _json(receipt)) for *row, receipt in rows]
 
     def requests(self) -> list[Request]:
-        rows = self._read(
-            f"SELECT s.id, r.key & {_SEQ}, r.id, attempt, ending, body FROM requests r"
-            " LEFT JOIN outcomes USING (key) JOIN sessions s ON s.n = r.key >> 35 ORDER BY r.key"
-        )
-        return [Request(*row, _json(body)) for *row, body in rows]
+        with self._open() as db:
+            ids = dict(db.execute("SELECT n, id FROM sessions"))
+            rows = sqlite_file.requests(db)
+        return [Request(ids[n], *row, _json(body)) for n, *row, body in rows]
 
     def stripped(self) -> list[str]:
-        return [id for (id,) in self._read("SELECT id FROM stripped ORDER BY key")]
+        with self._open() as db:
+            return sqlite_file.stripped(db)
 
     def passwords(self) -> dict[str, bytes]:
         return dict(self._read("SELECT name, password_hash FROM users"))
@@ -147,14 +153,18 @@ class _Tables:
         return {table: self._read(f"SELECT * FROM {table}") for (table,) in tables}
 
     def take_over(self) -> None:
-        self._write("UPDATE sessions SET epoch = epoch + 1")
+        with closing(sqlite3.connect(self._file, timeout=10)) as db, db:
+            assert db.execute("UPDATE sessions SET epoch = epoch + 1").rowcount
 
     def lose(self, request: Request) -> None:
-        self._write(
-            "DELETE FROM requests WHERE key = (SELECT n << 35 | ? FROM sessions WHERE id = ?)",
-            request.seq,
-            request.session,
-        )
+        with closing(sqlite3.connect(self._file, timeout=10)) as db, db:
+            db.execute("BEGIN IMMEDIATE")
+            sqlite_file.spread(db)
+            assert db.execute(
+                f"DELETE FROM runs WHERE key ="
+                f" (SELECT (n << {sqlite_file.SEQ_BITS} | ?) << 1 FROM sessions WHERE id = ?)",
+                (request.seq, request.session),
+            ).rowcount
 
 
 class _Documents:

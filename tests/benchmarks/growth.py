@@ -180,7 +180,7 @@ async def measure(folder: Path, size: Size) -> None:
             f" kept: {median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})"
         )
     kinds = (
-        ("long", _long, "running", "SELECT count(*) FROM requests WHERE attempt > 0"),
+        ("long", _long, "running", "SELECT count(*) FROM marks WHERE attempt > 0"),
         (
             "no time",
             _quick,

@@ -191,7 +191,7 @@ async def test_a_row_deleted_by_hand_from_a_real_file(tmp_path: Path) -> None:
         while len(peer.outcomes) < 3:
             await asyncio.sleep(0.01)
     with sqlite3.connect(path) as db:
-        db.execute("DELETE FROM requests WHERE id = '#2'")
+        db.execute("DELETE FROM runs WHERE NOT key & 1 AND instr(head, '#2')")
     db.close()
     bench.registry.leave(queue, "finish")
     async with asyncio.timeout(10):

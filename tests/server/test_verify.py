@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlite_file import SEQ_BITS, pack, spread
 
 from inorder.messages import Receipt
 from inorder_server import verify
@@ -87,36 +89,47 @@ async def test_a_right_journal_is_clean_and_counted(store: SqliteStore) -> None:
     )
 
 
-# Session s has n = 1, left 2, ended 3, blocked 4; keys are n << 35 | seq.
+def spoilt(folder: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(folder / "inorder.db", isolation_level=None)
+    spread(db)
+    db.create_function("REQUEST", 2, lambda n, seq: (n << SEQ_BITS | seq) << 1)
+    db.create_function("OUTCOME", 2, lambda n, seq: (n << SEQ_BITS | seq) << 1 | 1)
+    db.create_function("NAME", 1, lambda id: pack([(id, b"d", "echo")]))
+    db.create_function("BODY", 0, lambda: pack([(1, b"x")]))
+    return db
+
+
+# Session s has n = 1, left 2, ended 3, blocked 4; each row has one request, or one
+# outcome, and the key REQUEST(n, seq) or OUTCOME(n, seq); those stripped n << 34 | seq.
 WRONG = [
-    ("DELETE FROM requests WHERE key = 1 << 35 | 6", "s: request 6 without a row (G3)"),
-    ("DELETE FROM requests WHERE key >= 1 << 35 | 6 AND key < 2 << 35",
+    ("DELETE FROM runs WHERE key = REQUEST(1, 6)", "s: request 6 without a row (G3)"),
+    ("DELETE FROM runs WHERE key >= REQUEST(1, 6) AND key < REQUEST(2, 0)",
      "s: requests 6 to 8 without a row (G3)"),
-    ("DELETE FROM requests WHERE key IN (1 << 35 | 4, 1 << 35 | 5)",
+    ("DELETE FROM runs WHERE key IN (REQUEST(1, 4), REQUEST(1, 5))",
      "s: requests 4 to 5 without a row (G3)"),
     ("UPDATE sessions SET accepted = 6 WHERE id = 's'",
      "s: requests 7 to 8 with a row, not accepted (G6)"),
-    ("DELETE FROM outcomes WHERE key = 1 << 35 | 4", "s: request 4 has half an outcome (G3)"),
-    ("DELETE FROM outcomes WHERE key = 1 << 35 | 3", "s: request 3 has half an outcome (G3)"),
-    ("DELETE FROM outcomes WHERE key = 1 << 35 | 3",
+    ("DELETE FROM runs WHERE key = OUTCOME(1, 4)", "s: request 4 has half an outcome (G3)"),
+    ("DELETE FROM runs WHERE key = OUTCOME(1, 3)", "s: request 3 has half an outcome (G3)"),
+    ("DELETE FROM runs WHERE key = OUTCOME(1, 3)",
      "s: request 4 is settled, 3 before it not (G1)"),
-    ("DELETE FROM requests WHERE key = 1 << 35 | 3",
+    ("DELETE FROM runs WHERE key = REQUEST(1, 3)",
      "s: request 3: an outcome without a request (G3)"),
-    ("INSERT INTO outcomes VALUES (1 << 35 | 1, 'done', 1, 'x')",
+    ("INSERT INTO runs VALUES (OUTCOME(1, 1), 1, 'd', BODY())",
      "s: request 1: an outcome without a request (G3)"),
-    ("INSERT INTO outcomes VALUES (1 << 35 | 9, 'done', 1, 'x')",
+    ("INSERT INTO runs VALUES (OUTCOME(1, 9), 1, 'd', BODY())",
      "s: request 9: an outcome without a request (G3)"),
-    ("UPDATE outcomes SET ending = 'lost' WHERE key = 1 << 35 | 3",
-     "s: request 3 ended as 'lost' (G3)"),
-    ("INSERT INTO outcomes VALUES (1 << 35 | 7, 'done', 1, 'x')",
+    ("UPDATE runs SET head = 'l' WHERE key = OUTCOME(1, 3)",
+     "s: request 3 ended as 'l' (G3)"),
+    ("INSERT INTO runs VALUES (OUTCOME(1, 7), 1, 'd', BODY())",
      "s: request 7 is settled, 5 before it not (G1)"),
-    ("UPDATE requests SET id = 'id-4' WHERE key = 1 << 35 | 6",
+    ("UPDATE runs SET head = NAME('id-4') WHERE key = REQUEST(1, 6)",
      "s: request 6: the id 'id-4' was accepted twice (G5)"),
-    ("UPDATE stripped SET id = 'id-6' WHERE key = 1 << 35 | 1",
+    ("UPDATE stripped SET names = NAME('id-6') WHERE key = 1 << 34 | 1",
      "s: request 6: the id 'id-6' was accepted twice (G5)"),
-    ("UPDATE stripped SET key = 1 << 35 | 3 WHERE key = 1 << 35 | 2",
+    ("UPDATE stripped SET key = 1 << 34 | 3 WHERE key = 1 << 34 | 2",
      "s: request 3 is stripped but not acknowledged (G3)"),
-    ("UPDATE requests SET key = 1 << 35 | 2 WHERE key = 1 << 35 | 3",
+    ("UPDATE runs SET key = REQUEST(1, 2) WHERE key = REQUEST(1, 3)",
      "s: request 2 is acknowledged but not stripped"),
     ("UPDATE sessions SET done = done + 1 WHERE id = 's'",
      "s: 2 acknowledged, but 3 in the tally (G6)"),
@@ -126,7 +139,7 @@ WRONG = [
      "s: 9 acknowledged of 8 accepted (G6)"),
     ("UPDATE sessions SET receipt = replace(receipt, '\"done\":1', '\"done\":2') WHERE id = 'left'",
      "left: its receipt says 2 accepted, but 2 done, 0 failed, 0 cancelled, 1 pending (G6)"),
-    ("UPDATE outcomes SET ending = 'failed' WHERE key = 2 << 35 | 1",
+    ("UPDATE runs SET head = 'f' WHERE key = OUTCOME(2, 1)",
      "left: its receipt says 2 accepted, 1 done, 0 failed, 0 cancelled, 1 pending;"
      " the journal 2, 0 done, 1 failed, 0 cancelled, 1 pending (G6)"),
     ("UPDATE sessions SET receipt = NULL WHERE id = 'ended'",
@@ -140,8 +153,8 @@ WRONG = [
      " the journal 2, 1 done, 0 failed, 1 cancelled, 0 pending (G6)"),
     ("UPDATE sessions SET accepted = 3 WHERE id = 'blocked'",
      "blocked: 3 accepted, but 1 done, 0 failed, 0 cancelled, 0 pending at its end (G6)"),
-    ("INSERT INTO requests (key, attempt, cancel, accepted_ms, id, digest, method)"
-     " VALUES (3 << 35 | 1, 0, 0, 0, 'x', '', '')", "ended: it ended, but has rows"),
+    ("INSERT INTO runs SELECT REQUEST(3, 1), 1, head, bodies FROM runs"
+     " WHERE key = REQUEST(1, 5)", "ended: it ended, but has rows"),
 ]  # fmt: skip
 
 
@@ -149,9 +162,8 @@ WRONG = [
 async def test_what_is_wrong_is_found(
     store: SqliteStore, tmp_path: Path, statement: str, line: str
 ) -> None:
-    db = sqlite3.connect(tmp_path / "inorder.db", isolation_level=None)
-    assert db.execute(statement).rowcount > 0
-    db.close()
+    with closing(spoilt(tmp_path)) as db:
+        assert db.execute(statement).rowcount > 0
     report = await audit(store)
     assert line in report.findings
     assert not report.clean
@@ -163,9 +175,8 @@ async def test_findings_are_bounded(
     store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify, "_MOST_FINDINGS", 3)
-    db = sqlite3.connect(tmp_path / "inorder.db", isolation_level=None)
-    db.execute("UPDATE requests SET id = 'same'")
-    db.close()
+    with closing(spoilt(tmp_path)) as db:
+        db.execute("UPDATE runs SET head = NAME('same') WHERE NOT key & 1")
     report = await audit(store)
     assert len(report.findings) == 3
     assert report.more == 3

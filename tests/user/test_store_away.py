@@ -13,6 +13,7 @@ import urllib.request
 from contextlib import closing
 
 import pytest
+import sqlite_file
 from frames import RawClient, request
 
 pytestmark = [
@@ -59,9 +60,7 @@ async def test_the_store_goes_away_and_comes_back(serve) -> None:
             said = {message["type"] for message in client.seen}
             assert said == {"welcome", "accepted", "progress", "error", "pong"}
             assert [m["id"] for m in client.seen if m["type"] == "accepted"] == ["a"]
-            rows = lock.execute(
-                "SELECT id, ending FROM requests LEFT JOIN outcomes USING (key)"
-            ).fetchall()
+            rows = [(row.id, row.ending) for row in sqlite_file.requests(lock)]
             assert rows == [("a", None)], "what was not committed was not announced either"
             lock.execute("ROLLBACK")
 

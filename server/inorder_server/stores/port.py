@@ -108,8 +108,8 @@ class Claimed(Struct):
     """A session that was just claimed: its row under the new epoch, whether the last owner
     had released it cleanly, and its requests in seq order.
 
-    Rows that are settled come without their bodies (read those with ``outcomes``); stripped
-    ones are included.
+    Rows that are settled come without their bodies (read those with ``outcomes``), and may
+    lack what else only those that are still to run need; stripped ones are included.
     """
 
     session: SessionRow

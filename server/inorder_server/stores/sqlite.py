@@ -14,6 +14,7 @@ from pathlib import Path
 
 from . import sqlite_rare as rare
 from . import sqlite_reads as reads
+from . import sqlite_rows as rows
 from .port import (
     Claimed,
     Command,
@@ -26,9 +27,10 @@ from .port import (
     User,
     Write,
 )
+from .sqlite_file import prepare
 from .sqlite_lock import ServingLock
 from .sqlite_owned import Owned
-from .sqlite_schema import connect, prepare
+from .sqlite_schema import connect
 from .sqlite_thread import SqliteThread
 from .sqlite_writes import commit
 
@@ -142,10 +144,10 @@ class SqliteStore:
         return await self._read.call(reads.unfinished)
 
     async def outcomes(self, session: str, after: int, upto: int, max_bytes: int) -> list[Outcome]:
-        return await self._read.call(reads.outcomes, session, after, upto, max_bytes)
+        return await self._read.call(rows.outcomes, session, after, upto, max_bytes)
 
     async def tally(self, session: str) -> Tally:
-        return await self._read.call(reads.tally, session)
+        return await self._read.call(rows.tally, session)
 
     async def held(self, left_before_ms: int) -> list[str]:
         return await self._read.call(reads.held, left_before_ms)
@@ -196,7 +198,7 @@ class SqliteStore:
         return await self._read.call(reads.sessions)
 
     async def requests(self, session: str, after: int = 0) -> AsyncIterator[RequestRow]:
-        while rows := await self._read.call(reads.requests, session, after):
-            for row in rows:
+        while portion := await self._read.call(rows.requests, session, after):
+            for row in portion:
                 yield row
-            after = rows[-1].seq
+            after = portion[-1].seq

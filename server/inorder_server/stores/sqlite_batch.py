@@ -4,8 +4,7 @@ A statement a row would cost little by itself, but each gives up the interpreter
 has to win it back from a busy event loop: with 800 rows that takes a hundred times longer
 than the work (measured). So many rows are bound to one statement. Those that are missing to
 a round number, for which the statement is prepared already, are filled with -1, a key that
-nothing has. Python's binding of None, bytes and bool takes five times as long as that of
-int, str and bytearray, hence those (a quarter of a commit's time).
+nothing has.
 """
 
 from __future__ import annotations
@@ -15,8 +14,9 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .port import Acknowledge, Create, Insert, MarkStart, Settle
+from .port import Acknowledge, Create, Insert, MarkStart, RequestRow, Settle
 from .sqlite_owned import Owned
+from .sqlite_runs import counting, outcome_runs, request_runs, tallied
 from .sqlite_schema import MAX_SEQ, SEQ_BITS
 
 Usual = Create | Insert | Settle | MarkStart | Acknowledge
@@ -24,7 +24,6 @@ USUAL = frozenset({Create, Insert, Settle, MarkStart, Acknowledge})
 
 _MOST_ROWS = 512
 _NOTHING = -1
-_SMALL = 4096  # bytes, up to which a copy costs less than binding what is there
 
 _Statement = Callable[[int], str]
 
@@ -33,34 +32,30 @@ class _Progress:
     """How far a group takes a session; 0 where it doesn't move."""
 
     __slots__ = (
-        "accepted", "acked", "base", "epoch", "first_accepted", "first_settled",
-        "keep", "n", "settled", "touched",
+        "accepted", "acked", "base", "epoch", "keep", "n", "rows", "settled", "settles", "touched",
     )  # fmt: skip
 
     def __init__(self, n: int, epoch: int) -> None:
         self.n = n
         self.base = n << SEQ_BITS
         self.epoch = epoch
-        self.first_accepted = self.accepted = 0
-        self.first_settled = self.settled = 0
+        self.rows: list[RequestRow] = []
+        self.settles: list[Settle] = []
+        self.accepted = self.settled = 0
         self.acked = self.keep = 0
         # What is marked or settled before it is there is for the other way to refuse.
         self.touched = 0
 
 
 class Batch:
-    """A group's writes, sorted by kind: the values of their rows, one behind the other."""
+    """A group's writes, sorted by session and kind."""
 
     def __init__(self, db: sqlite3.Connection, owned: Owned) -> None:
         self._db = db
         self._owned = owned
         self._sessions: dict[str, _Progress] = {}
         self._creates: list[Any] = []
-        self._plain_inserts: list[Any] = []
-        self._inserts: list[Any] = []
-        self._marks: list[Any] = []
-        self._settles: list[Any] = []
-        self._bytes = 0
+        self._marks: list[tuple[_Progress, MarkStart]] = []
 
     def apply(self, writes: Sequence[Usual]) -> bool:
         """Does them all, within the transaction that is open.
@@ -72,84 +67,73 @@ class Batch:
             return False
         node = self._owned.node
         progress: list[Any] = []
+        runs: list[Any] = []
         for s in self._sessions.values():
             progress += (
                 s.n,
                 s.epoch,
                 node,
-                s.first_accepted - 1 if s.accepted else _NOTHING,
+                s.rows[0].seq - 1 if s.rows else _NOTHING,
                 s.accepted or _NOTHING,
-                s.first_settled - 1 if s.settled else _NOTHING,
+                s.settles[0].seq - 1 if s.settles else _NOTHING,
                 s.settled or _NOTHING,
             )
+            # In the order of their keys, as they mostly are.
+            if s.settles:
+                runs += outcome_runs(s.base, s.settles)
+            if s.rows:
+                runs += request_runs(s.base, s.rows)
+        marks = [v for s, w in self._marks for v in (s.base | w.seq, w.attempt, len(s.settles))]
         try:
             fits = (
                 self._all_match(_create, 7, self._creates)
                 and self._all_match(_progress, 7, progress)
-                and self._all_match(_insert_plain, 6, self._plain_inserts)
-                and self._all_match(_insert, 10, self._inserts)
-                and self._all_match(_mark, 2, self._marks)
-                and self._all_match(_settle, 4, self._settles)
+                and self._all_match(_insert, 4, runs)
+                and self._all_match(_mark, 3, marks)
                 and self._acknowledge([s for s in self._sessions.values() if s.acked])
             )
         except sqlite3.IntegrityError:
             return False
         if fits:
             self._owned.numbers.update((id, s.n) for id, s in self._sessions.items())
-            self._owned.logged += 2 + 2 * len(self._sessions) + self._bytes // 4096
+            bodies = sum(map(len, runs[3::4]))
+            self._owned.logged += 2 + len(self._sessions) * 3 // 2 + bodies // 2048
         return fits
 
     def _take(self, writes: Sequence[Usual]) -> bool:
         """Whether all can be done together, each kind at once.
 
-        Nearly all are of two kinds, which are seen to right here: with a call for each, and a
-        tuple for each row, Python's part took a quarter more (measured).
+        Nearly all are of two kinds, which are seen to right here, without a call for each.
         """
-        inserts, settles = self._plain_inserts, self._settles
-        size = 0
+        id = ""
+        s: _Progress | None = None
         for w in writes:
-            s = self._sessions.get(w.session) or self._session_of(w)
+            if w.session is not id:
+                id = w.session
+                s = self._sessions.get(id) or self._session_of(w)
             if s is None or s.epoch != w.epoch:
                 return False
             if type(w) is Insert:
                 row = w.row
                 seq = row.seq
-                if not s.accepted:
-                    s.first_accepted = seq
-                elif seq != s.accepted + 1:
+                if seq != s.accepted + 1 and s.rows:
                     return False
-                if not s.touched < seq <= MAX_SEQ:
+                if not s.touched < seq <= MAX_SEQ or row.attempt or row.cancel:
                     return False
                 s.accepted = seq
-                if row.params is not None:
-                    size += len(row.params)
-                if row.timeout is None is row.traceparent and not (row.attempt or row.cancel):
-                    inserts += (
-                        s.base | seq,
-                        row.accepted_ms,
-                        row.id,
-                        bytearray(row.digest),
-                        row.method,
-                        _blob(row.params),
-                    )
-                else:
-                    self._inserts += insert_values(s.base, w)
+                s.rows.append(row)
             elif type(w) is Settle:
                 seq = w.seq
-                if not s.settled:
-                    s.first_settled = seq
-                elif seq != s.settled + 1:
+                if seq != s.settled + 1 and s.settles:
                     return False
                 if not s.acked < seq <= MAX_SEQ:
                     return False
                 s.settled = seq
                 if s.touched < seq:
                     s.touched = seq
-                size += len(w.body)
-                settles += (s.base | seq, w.ending, _blob(w.body), w.at_ms)
+                s.settles.append(w)
             elif not self._take_another(s, w):
                 return False
-        self._bytes = size
         return True
 
     def _session_of(self, w: Usual) -> _Progress | None:
@@ -170,7 +154,7 @@ class Batch:
             self._creates += (s.n, w.session, w.user, w.epoch, w.attach, w.node, w.at_ms)
             return True  # one that is there already is refused by the table
         if type(w) is MarkStart:
-            self._marks += (s.base | w.seq, w.attempt)
+            self._marks.append((s, w))
             s.touched = max(s.touched, w.seq)
             return s.settled < w.seq <= MAX_SEQ
         if type(w) is Acknowledge:
@@ -187,17 +171,19 @@ class Batch:
         moved: list[Any] = []
         tallies: list[Any] = []
         for part in _parts(asked, 2):
-            for n, acked, rows, done, failed, cancelled in self._run(_tally, 2, part):
+            for n, acked, requests, letters in self._run(_count, 2, part):
                 s = by_number[n]
                 if s.acked <= acked:
                     continue
-                if rows != s.acked - acked or done + failed + cancelled != rows:
+                tally = tallied(letters)
+                if requests != s.acked - acked or sum(tally) != requests:
                     return False
-                moved += (s.base | acked + 1, s.base | s.acked, s.base | max(s.acked - s.keep, 0))
-                tallies += (n, s.acked, int(done), int(failed), int(cancelled))
-        for part in _parts(moved, 3):
-            self._run(_strip, 3, part)
-        return self._all_match(_forget, 5, tallies)
+                gone = max(s.acked - s.keep, 0)
+                moved += (s.base | s.acked, s.base | gone)
+                tallies += (n, s.acked, gone, *tally)
+        for part in _parts(moved, 2):
+            self._run(_strip, 2, part)
+        return self._all_match(_forget, 6, tallies)
 
     def _all_match(self, statement: _Statement, columns: int, values: list[Any]) -> bool:
         return all(
@@ -217,27 +203,6 @@ def _parts(values: list[Any], columns: int) -> list[list[Any]]:
     """For one statement each."""
     most = _MOST_ROWS * columns
     return [values[i : i + most] for i in range(0, len(values), most)]
-
-
-def _blob(body: bytes | None) -> bytes | bytearray | None:
-    return bytearray(body) if body is not None and len(body) < _SMALL else body
-
-
-def insert_values(base: int, w: Insert) -> tuple[Any, ...]:
-    """The values of a request's row; ``base`` is its session's number, shifted."""
-    row = w.row
-    return (
-        base | row.seq,
-        row.attempt,
-        row.cancel,
-        row.accepted_ms,
-        row.id,
-        row.digest,
-        row.method,
-        row.timeout,
-        row.traceparent,
-        row.params,
-    )
 
 
 # ---- the statements, for so many rows
@@ -273,61 +238,41 @@ def _progress(rows: int) -> str:
 
 
 @functools.cache
-def _insert_plain(rows: int) -> str:
-    return (
-        "INSERT OR ROLLBACK INTO requests (key, accepted_ms, id, digest, method, params,"
-        f" attempt, cancel) SELECT *, 0, 0 FROM {_values(rows, 6)} WHERE column1 > 0"
-    )
-
-
-@functools.cache
 def _insert(rows: int) -> str:
-    return (
-        "INSERT OR ROLLBACK INTO requests (key, attempt, cancel, accepted_ms, id, digest,"
-        f" method, timeout, traceparent, params) SELECT * FROM {_values(rows, 10)}"
-        " WHERE column1 > 0"
-    )
+    return f"INSERT OR ROLLBACK INTO runs SELECT * FROM {_values(rows, 4)} WHERE column1 > 0"
 
 
 @functools.cache
 def _mark(rows: int) -> str:
+    # Column 3 is how far the group took `settled`: it may settle what it marks.
     return (
-        f"UPDATE OR ROLLBACK requests SET attempt = max(attempt, column2) FROM {_values(rows, 2)}"
-        " WHERE key = column1 AND NOT EXISTS (SELECT 1 FROM outcomes WHERE key = column1)"
+        "INSERT OR ROLLBACK INTO marks (key, attempt, cancel)"
+        f" SELECT column1, column2, 0 FROM {_values(rows, 3)}"
+        f" JOIN sessions ON n = column1 >> {SEQ_BITS}"
+        f" WHERE (column1 & {MAX_SEQ}) > settled - column3 AND (column1 & {MAX_SEQ}) <= accepted"
+        " ON CONFLICT (key) DO UPDATE SET attempt = max(attempt, excluded.attempt)"
     )
 
 
 @functools.cache
-def _settle(rows: int) -> str:
-    return (
-        "INSERT OR ROLLBACK INTO outcomes (key, ending, body, settled_ms)"
-        f" SELECT * FROM {_values(rows, 4)} WHERE column1 > 0"
-    )
-
-
-@functools.cache
-def _tally(rows: int) -> str:
-    within = f"WHERE key > (n << {SEQ_BITS} | acked) AND key <= (n << {SEQ_BITS} | column2)"
-    ended = f"(SELECT count(*) FROM outcomes {within} AND ending = '{{}}')"
-    return (
-        f"SELECT n, acked, (SELECT count(*) FROM requests {within}), {ended.format('done')},"
-        f" {ended.format('failed')}, {ended.format('cancelled')}"
-        f" FROM {_values(rows, 2)} JOIN sessions ON n = column1"
-    )
+def _count(rows: int) -> str:
+    base = f"n << {SEQ_BITS}"
+    columns = counting(base, f"{base} | acked", f"{base} | column2")
+    return f"SELECT n, acked, {columns} FROM {_values(rows, 2)} JOIN sessions ON n = column1"
 
 
 @functools.cache
 def _strip(rows: int) -> str:
     return (
-        "INSERT OR ROLLBACK INTO acknowledged (first, last, gone)"
-        f" SELECT * FROM {_values(rows, 3)} WHERE column1 > 0"
+        "INSERT OR ROLLBACK INTO acknowledged (last, gone)"
+        f" SELECT * FROM {_values(rows, 2)} WHERE column1 > 0"
     )
 
 
 @functools.cache
 def _forget(rows: int) -> str:
     return (
-        "UPDATE OR ROLLBACK sessions SET acked = column2, done = done + column3,"
-        f" failed = failed + column4, cancelled = cancelled + column5 FROM {_values(rows, 5)}"
-        " WHERE n = column1"
+        "UPDATE OR ROLLBACK sessions SET acked = column2, forgotten = max(forgotten, column3),"
+        " done = done + column4, failed = failed + column5, cancelled = cancelled + column6"
+        f" FROM {_values(rows, 6)} WHERE n = column1"
     )

@@ -6,8 +6,10 @@ import sqlite3
 from collections.abc import Sequence
 
 from . import sqlite_reads as reads
+from . import sqlite_rows as rows
 from .port import RequestRow, SessionRow, User
 from .sqlite_owned import Owned
+from .sqlite_runs import counting
 from .sqlite_schema import MAX_SEQ, SEQ_BITS
 from .sqlite_writes import delete_rows
 
@@ -54,9 +56,9 @@ def claimed(db: sqlite3.Connection, session: str) -> tuple[SessionRow, list[Requ
     """P3 to P5: what was claimed. In the reader."""
     db.execute("BEGIN")
     found = reads.session(db, session)
-    rows = [] if found is None else reads.claimed(db, found[0])
+    left = [] if found is None else rows.claimed(db, found[0])
     db.execute("COMMIT")
-    return None if found is None else (found[1], rows)
+    return None if found is None else (found[1], left)
 
 
 def expire(
@@ -73,15 +75,13 @@ def expire(
     for n in numbers:
         base = n << SEQ_BITS
         found = db.execute(
-            """
-            SELECT id, state FROM sessions WHERE n = ?1 AND (
-                state = 'ended' AND left_ms < ?2
-                OR state = 'live' AND node IS NULL AND open = 0 AND left_ms < ?3
-                AND NOT EXISTS (SELECT 1 FROM requests r WHERE key > (?4 | acked) AND key <= ?5
-                                AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.key = r.key)))""",
+            f"""
+            SELECT id, state, {counting("?4", "?4 | acked", "?5")} FROM sessions
+            WHERE n = ?1 AND (state = 'ended' AND left_ms < ?2
+                OR state = 'live' AND node IS NULL AND open = 0 AND left_ms < ?3)""",
             (n, ended_before_ms, left_before_ms, base, base | MAX_SEQ),
         ).fetchone()
-        if found is None:
+        if found is None or found[2] > len(found[3] or ""):
             continue
         delete_rows(db, n)
         db.execute("DELETE FROM sessions WHERE n = ?", (n,))

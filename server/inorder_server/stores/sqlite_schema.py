@@ -1,10 +1,11 @@
-"""The SQLite file: its tables, and how a connection to it is made and checked.
+"""What is in the SQLite file, and how a connection to it is made.
 
-A request's key is its session's number and its ``seq`` in one integer, so that the rows of
-a session lie side by side in the table's own tree and no second index is ever written to.
-Its outcome has a row of its own: to change a row is to write it again, params, overflow pages
-and all. Once acknowledged both go, and what a late repeat is recognised by is left in a third
-table, a hundred of them to a page.
+Consecutive requests of a session that are committed together are one row, a run (see
+:mod:`.sqlite_runs`); so are outcomes. Both are in one table, whose key is the session's number,
+the ``seq`` of the first and which of the two it is: what a session does next is beside what it
+did last, on the same page, and pages are what a commit costs. No second index is ever written
+to, and no run written again. Once all of a run is acknowledged it goes, and what a late repeat
+is recognised by is left in another table, a hundred requests to a page.
 Pages that deleted rows leave are used again; the file does not shrink by itself, and stops
 growing where as much is acknowledged as is accepted.
 """
@@ -14,48 +15,13 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from .port import StoreError
-from .sqlite_lock import ServingLock
+VERSION = 3
 
-APPLICATION_ID = 0x696E6F72  # "inor": tells this file from other programs' databases
-VERSION = 2
-
-SEQ_BITS = 35
+SEQ_BITS = 34
 MAX_SEQ = (1 << SEQ_BITS) - 1
-MAX_NUMBER = (1 << (63 - SEQ_BITS)) - 1
+MAX_NUMBER = (1 << (62 - SEQ_BITS)) - 1
 
-# Of a new file, in bytes. Against SQLite's own 4096 a request costs a sixth less, one of 100
-# bytes as well as one of 200 KiB (measured).
-_PAGE_SIZE = 8192
-
-# What may be long stands last: a column behind it is reached only through its overflow pages.
-_REQUESTS = """
-CREATE TABLE requests (
-    key         INTEGER PRIMARY KEY,  -- session's n << 35 | seq
-    attempt     INTEGER NOT NULL,
-    cancel      INTEGER NOT NULL,
-    accepted_ms INTEGER NOT NULL,
-    id          TEXT NOT NULL,
-    digest      BLOB NOT NULL,
-    method      TEXT NOT NULL,
-    timeout     REAL,
-    traceparent TEXT,
-    params      BLOB
-);
-CREATE TABLE outcomes (
-    key        INTEGER PRIMARY KEY,  -- its request's
-    ending     TEXT NOT NULL,        -- done, failed or cancelled
-    settled_ms INTEGER NOT NULL,
-    body       BLOB NOT NULL
-);
-CREATE TABLE stripped (
-    key    INTEGER PRIMARY KEY,  -- its request's, which was acknowledged
-    id     TEXT NOT NULL,
-    digest BLOB NOT NULL
-);
-"""
-
-SCHEMA = f"""
+JOURNAL = """
 CREATE TABLE sessions (
     n          INTEGER PRIMARY KEY,
     id         TEXT NOT NULL UNIQUE,
@@ -66,6 +32,7 @@ CREATE TABLE sessions (
     accepted   INTEGER NOT NULL DEFAULT 0,
     settled    INTEGER NOT NULL DEFAULT 0,
     acked      INTEGER NOT NULL DEFAULT 0,
+    forgotten  INTEGER NOT NULL DEFAULT 0,  -- requests up to this one are not known any more
     done       INTEGER NOT NULL DEFAULT 0,
     failed     INTEGER NOT NULL DEFAULT 0,
     cancelled  INTEGER NOT NULL DEFAULT 0,
@@ -78,8 +45,25 @@ CREATE TABLE sessions (
     receipt    BLOB
 );
 CREATE INDEX sessions_unfinished ON sessions (n) WHERE node IS NULL AND open = 1;
-{_REQUESTS.strip()}
-CREATE TABLE users (
+CREATE TABLE runs (
+    key    INTEGER PRIMARY KEY,  -- (session's n << 34 | seq of the first) << 1 | 1 for outcomes
+    count  INTEGER NOT NULL,
+    head   BLOB NOT NULL,        -- ids, digests, methods; of outcomes the text 'dfc…'
+    bodies BLOB NOT NULL         -- last: what is behind it is reached only through its pages
+);
+CREATE TABLE marks (
+    key     INTEGER PRIMARY KEY,  -- session's n << 34 | seq
+    attempt INTEGER NOT NULL,
+    cancel  INTEGER NOT NULL
+);
+CREATE TABLE stripped (
+    key   INTEGER PRIMARY KEY,  -- session's n << 34 | seq of the first
+    count INTEGER NOT NULL,
+    names BLOB NOT NULL         -- the head of its run, which was acknowledged
+);
+"""
+
+SCHEMA = f"""{JOURNAL}CREATE TABLE users (
     name          TEXT PRIMARY KEY,
     password_hash BLOB NOT NULL,
     generation    INTEGER NOT NULL,
@@ -95,40 +79,28 @@ CREATE TABLE commands (
 );
 """
 
-# From format 1, in which a row had its outcome too, or nothing but an empty ending. Half an
-# outcome is none.
-_FROM_1 = f"""
-ALTER TABLE requests RENAME TO requests_1;
-{_REQUESTS.strip()}
-INSERT INTO requests
-    SELECT key, attempt, cancel, accepted_ms, id, digest, method, timeout, traceparent, params
-    FROM requests_1 WHERE ending IS NOT '';
-INSERT INTO outcomes
-    SELECT key, ending, settled_ms, outcome FROM requests_1
-    WHERE ending > '' AND settled_ms IS NOT NULL AND outcome IS NOT NULL;
-INSERT INTO stripped SELECT key, id, digest FROM requests_1 WHERE ending = '';
-DROP TABLE requests_1;
-"""
-
-# To acknowledge is to add a row to this: it strips the requests from key `first` to `last`, and
-# forgets those of the session up to `gone`. Ranges of many sessions can be joined to a table in
-# one statement, but deleting what was joined takes twice as long (a tenth of a commit's time,
-# measured).
+# To acknowledge is to add a row to this: it strips the runs of a session that end up to `last`,
+# and forgets those up to `gone`. Ranges of many sessions can be joined to a table in one
+# statement, but deleting what was joined takes twice as long (a tenth of a commit's time,
+# measured). What is acknowledged only in part counts as acknowledged by its session's row.
+_FIRST = f"new.last >> {SEQ_BITS} << {SEQ_BITS}"
+_RUNS = f"""
+    FROM runs WHERE key >= ({_FIRST}) << 1 AND key <= new.last << 1 | 1
+                    AND (key >> 1) + count <= new.last + 1"""
 _ACKNOWLEDGED = f"""
-CREATE TEMP VIEW acknowledged (first, last, gone) AS SELECT 0, 0, 0 WHERE 0;
+CREATE TEMP VIEW acknowledged (last, gone) AS SELECT 0, 0 WHERE 0;
 CREATE TEMP TRIGGER acknowledging INSTEAD OF INSERT ON acknowledged BEGIN
-    INSERT INTO stripped
-        SELECT key, id, digest FROM requests WHERE key >= new.first AND key <= new.last;
-    DELETE FROM requests WHERE key >= new.first AND key <= new.last;
-    DELETE FROM outcomes WHERE key >= new.first AND key <= new.last;
+    INSERT INTO stripped SELECT key >> 1, count, head {_RUNS} AND NOT key & 1;
+    DELETE {_RUNS};
+    DELETE FROM marks WHERE key >= {_FIRST} AND key <= new.last;
     DELETE FROM stripped
-        WHERE key >= new.last >> {SEQ_BITS} << {SEQ_BITS} AND key <= new.gone;
+        WHERE key >= {_FIRST} AND key <= new.gone AND key + count <= new.gone + 1;
 END;
 """
 
 
 def connect(path: Path, busy_ms: int, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection to a file that :func:`prepare` has seen; waits ``busy_ms`` for locks."""
+    """A connection to a file that was prepared; waits ``busy_ms`` for locks."""
     db = sqlite3.connect(path, timeout=busy_ms / 1000, isolation_level=None, cached_statements=256)
     try:
         db.execute("PRAGMA synchronous = FULL")
@@ -150,80 +122,3 @@ def connect(path: Path, busy_ms: int, *, read_only: bool = False) -> sqlite3.Con
         db.close()
         raise
     return db
-
-
-def prepare(path: Path, busy_ms: int) -> None:
-    """Makes the database where there is none, checks the one there is, and brings one of an
-    older format up to this one.
-
-    Nothing is written to a file that is not ours, nor to one of another format that a process
-    serves. Raises :class:`StoreError`.
-    """
-    if sqlite3.sqlite_version_info < (3, 33):
-        raise StoreError(f"SQLite is {sqlite3.sqlite_version}; 3.33 or newer is needed")
-    if not path.parent.is_dir():
-        raise StoreError(f"{path}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise StoreError(f"{path} is a folder, not a database")
-    try:
-        db = sqlite3.connect(path, timeout=busy_ms / 1000, isolation_level=None)
-        try:
-            version = _version(db, path)
-            if not version:
-                db.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
-            if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
-                raise StoreError(f"{path}: this file system can't hold a write-ahead log")
-            if version in (0, VERSION):
-                _make(db, path)
-            else:
-                lock = ServingLock(path)
-                lock.take()
-                try:
-                    _make(db, path)
-                finally:
-                    lock.release()
-        finally:
-            db.close()
-    except sqlite3.Error as exc:
-        raise StoreError(_plain(path, exc)) from exc
-
-
-def _make(db: sqlite3.Connection, path: Path) -> None:
-    # Also shows at once, rather than at the first request, that it can be written to.
-    db.execute("BEGIN IMMEDIATE")
-    # Asked again: another process may have done it since.
-    version = _version(db, path)
-    if version != VERSION:
-        for statement in (_FROM_1 if version else SCHEMA).split(";\n"):
-            db.execute(statement)
-        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        db.execute(f"PRAGMA user_version = {VERSION}")
-    db.execute("COMMIT")
-
-
-def _version(db: sqlite3.Connection, path: Path) -> int:
-    """The format; 0 where the database is still to be made. Raises for one that isn't ours."""
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if application == APPLICATION_ID:
-        if version > VERSION:
-            raise StoreError(
-                f"{path} is of a newer inorder (format {version}; this one knows {VERSION})"
-            )
-        return int(version)
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application or version or tables:
-        raise StoreError(f"{path} is the database of another program")
-    return 0
-
-
-def _plain(path: Path, exc: sqlite3.Error) -> str:
-    """One line for the operator."""
-    name = getattr(exc, "sqlite_errorname", "")
-    if name.startswith("SQLITE_NOTADB"):
-        return f"{path} is not an SQLite database"
-    if name.startswith("SQLITE_CANTOPEN"):
-        return f"{path} can't be opened or made: may this user write to {path.parent}?"
-    if name.startswith("SQLITE_READONLY"):
-        return f"{path} can't be written to: the file or its folder is read-only"
-    return f"{path} can't be used: {exc}"

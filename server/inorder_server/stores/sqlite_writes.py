@@ -26,19 +26,28 @@ from .port import (
     Settle,
     Write,
 )
-from .sqlite_batch import USUAL, Batch, insert_values
+from .sqlite_batch import USUAL, Batch
 from .sqlite_owned import Owned
+from .sqlite_runs import (
+    ENDINGS,
+    counting,
+    decode_names,
+    decode_outcomes,
+    holding,
+    outcome_runs,
+    request_runs,
+    stripped_name,
+    tallied,
+)
 from .sqlite_schema import MAX_SEQ, SEQ_BITS
 
-_INSERT = """
-INSERT INTO requests (key, attempt, cancel, accepted_ms, id, digest, method, timeout,
-                      traceparent, params) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-_SETTLE = """
-INSERT INTO outcomes (key, ending, body, settled_ms) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"""
-_ACKNOWLEDGE = "INSERT INTO acknowledged (first, last, gone) VALUES (?, ?, ?)"
-_TALLY = """
-SELECT count(r.key), total(ending = 'done'), total(ending = 'failed'), total(ending = 'cancelled')
-FROM requests r LEFT JOIN outcomes o ON o.key = r.key WHERE r.key > ? AND r.key <= ?"""
+_INSERT = "INSERT INTO runs (key, count, head, bodies) VALUES (?, ?, ?, ?)"
+_MARK = """
+INSERT INTO marks (key, attempt, cancel) VALUES (?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET attempt = max(attempt, excluded.attempt),
+                                cancel = max(cancel, excluded.cancel)"""
+_ACKNOWLEDGE = "INSERT INTO acknowledged (last, gone) VALUES (?, ?)"
+_COUNT = f"SELECT {counting('?1', '?2', '?3')}"
 
 _encode_receipt = msgspec.json.encode
 
@@ -79,11 +88,10 @@ def _sorted(writes: Sequence[Write]) -> tuple[Sequence[Any], Sequence[Write]]:
 
 def delete_rows(db: sqlite3.Connection, n: int) -> None:
     """All rows of the session with this number."""
-    for table in ("requests", "outcomes", "stripped"):
-        db.execute(
-            f"DELETE FROM {table} WHERE key >= ? AND key <= ?",
-            (n << SEQ_BITS, n << SEQ_BITS | MAX_SEQ),
-        )
+    first, last = n << SEQ_BITS, n << SEQ_BITS | MAX_SEQ
+    db.execute("DELETE FROM runs WHERE key >= ? AND key <= ?", (first << 1, last << 1 | 1))
+    for table in ("marks", "stripped"):
+        db.execute(f"DELETE FROM {table} WHERE key >= ? AND key <= ?", (first, last))
 
 
 # ---- in order, exactly
@@ -106,6 +114,7 @@ class _Session:
     open: int
     held: int
     receipt: bytes | None
+    forgotten: int
 
     def __init__(self, db: sqlite3.Connection, n: int, values: tuple[Any, ...]) -> None:
         self.db = db
@@ -113,13 +122,13 @@ class _Session:
         self.n = n
         self.id, self.user, self.epoch, self.attach, self.node = values[:5]
         self.accepted, self.settled, self.acked, self.state, self.left_ms = values[5:10]
-        self.clean, self.open, self.held, self.receipt = values[10:]
+        self.clean, self.open, self.held, self.receipt, self.forgotten = values[10:]
 
     @classmethod
     def load(cls, db: sqlite3.Connection, n: int | None) -> _Session | None:
         values = db.execute(
             "SELECT id, user, epoch, attach, node, accepted, settled, acked, state, left_ms, clean,"
-            " open, held, receipt FROM sessions WHERE n = ?",
+            " open, held, receipt, forgotten FROM sessions WHERE n = ?",
             (n,),
         ).fetchone()
         return None if n is None or values is None else cls(db, n, values)
@@ -209,70 +218,84 @@ def _created(s: _Session, w: Create) -> bool:
 def _insert(s: _Session, w: Insert) -> bool:
     seq = w.row.seq
     if seq == s.accepted + 1 and seq <= MAX_SEQ:
-        s.db.execute(_INSERT, insert_values(s.base, w))
+        s.db.execute(_INSERT, request_runs(s.base, [w.row]))
+        if w.row.attempt or w.row.cancel:
+            s.db.execute(_MARK, (s.base | seq, w.row.attempt, w.row.cancel))
         s.db.execute("UPDATE sessions SET accepted = ?, open = 1 WHERE n = ?", (seq, s.n))
         s.accepted = seq
         return True
     if seq > s.accepted:
         return False
-    there = s.db.execute(
-        "SELECT id FROM requests WHERE key = ?1 UNION ALL SELECT id FROM stripped WHERE key = ?1",
-        (s.base | seq,),
-    ).fetchone()
-    if there is None:
-        return seq <= s.acked
-    return bool(there[0] == w.row.id)
+    if seq <= s.forgotten:
+        return True
+    if there := holding(s.db, s.base | seq, False):
+        id: str = decode_names(there.head)[there.place][0]
+        return id == w.row.id
+    name = stripped_name(s.db, s.base | seq)
+    return seq <= s.acked if name is None else name[0] == w.row.id
 
 
 def _settle(s: _Session, w: Settle) -> bool:
-    key = s.base | w.seq
     if w.seq == s.settled + 1:
-        if w.seq > s.accepted:
+        if w.seq > s.accepted or holding(s.db, s.base | w.seq, True):
             return False
-        if not s.db.execute(_SETTLE, (key, w.ending, w.body, w.at_ms)).rowcount:
-            return False
+        s.db.execute(_INSERT, outcome_runs(s.base, [w]))
         s.db.execute("UPDATE sessions SET settled = ? WHERE n = ?", (w.seq, s.n))
         s.settled = w.seq
         return True
     if w.seq <= s.acked:
         return True
-    there = s.db.execute("SELECT ending, body FROM outcomes WHERE key = ?", (key,)).fetchone()
-    return bool(there == (w.ending, w.body))
+    there = holding(s.db, s.base | w.seq, True)
+    if there is None or ENDINGS.get(there.head[there.place]) != w.ending:
+        return False
+    (bodies,) = s.db.execute("SELECT bodies FROM runs WHERE key = ?", (there.key,)).fetchone()
+    return decode_outcomes(bodies)[there.place][1] == w.body
 
 
 def _mark_cancel(s: _Session, w: MarkCancel) -> bool:
+    if w.seq > s.accepted:
+        return False
     # A request that is settled needs no mark: its outcome is on its way.
     if w.seq > s.settled:
-        s.db.execute("UPDATE requests SET cancel = 1 WHERE key = ?", (s.base | w.seq,))
-    return w.seq <= s.accepted
+        s.db.execute(_MARK, (s.base | w.seq, 0, 1))
+    return True
 
 
 def _mark_start(s: _Session, w: MarkStart) -> bool:
     if w.seq <= s.acked:
         return True
+    if w.seq > s.accepted:
+        return False
     key = s.base | w.seq
     if w.seq > s.settled:
-        s.db.execute(
-            "UPDATE requests SET attempt = max(attempt, ?) WHERE key = ?", (w.attempt, key)
-        )
-    there = s.db.execute("SELECT attempt FROM requests WHERE key = ?", (key,)).fetchone()
-    return there is not None and bool(there[0] >= w.attempt)
+        s.db.execute(_MARK, (key, w.attempt, 0))
+        return True
+    there = s.db.execute("SELECT attempt FROM marks WHERE key = ?", (key,)).fetchone()
+    return bool((there[0] if there else 0) >= w.attempt)
+
+
+def _tally(s: _Session, upto: int) -> tuple[int, tuple[int, int, int]]:
+    """How many requests there are above `acked`, and how they ended."""
+    requests, letters = s.db.execute(
+        _COUNT, (s.base, s.base | s.acked, s.base | min(upto, MAX_SEQ))
+    ).fetchone()
+    return int(requests), tallied(letters)
 
 
 def _acknowledge(s: _Session, w: Acknowledge) -> bool:
     if w.seq <= s.acked:
         return True
-    base, acked, seq = s.base, s.acked, w.seq
-    rows, done, failed, cancelled = map(
-        int, s.db.execute(_TALLY, (base | acked, base | min(seq, MAX_SEQ))).fetchone()
-    )
-    if rows != seq - acked or done + failed + cancelled != rows:
+    seq = w.seq
+    requests, tally = _tally(s, seq)
+    if requests != seq - s.acked or sum(tally) != requests:
         return False
-    s.db.execute(_ACKNOWLEDGE, (base | acked + 1, base | seq, base | max(seq - w.keep, 0)))
+    gone = max(seq - w.keep, 0)
+    s.db.execute(_ACKNOWLEDGE, (s.base | seq, s.base | gone))
+    s.forgotten = max(s.forgotten, gone)
     s.db.execute(
-        "UPDATE sessions SET acked = ?, done = done + ?, failed = failed + ?,"
+        "UPDATE sessions SET acked = ?, forgotten = ?, done = done + ?, failed = failed + ?,"
         " cancelled = cancelled + ? WHERE n = ?",
-        (seq, done, failed, cancelled, s.n),
+        (seq, s.forgotten, *tally, s.n),
     )
     s.acked = seq
     return True
@@ -300,24 +323,14 @@ def _release(s: _Session, w: Release) -> bool:
 def _end(s: _Session, w: End) -> bool:
     if w.accepted != s.accepted:
         return False
-    _, done, failed, cancelled = map(
-        int, s.db.execute(_TALLY, (s.base | s.acked, s.base | MAX_SEQ)).fetchone()
-    )
+    _, tally = _tally(s, MAX_SEQ)
     delete_rows(s.db, s.n)
     # `acked` stays the number of those tallied, as in a session that lives.
     s.db.execute(
         "UPDATE sessions SET state = 'ended', node = NULL, open = 0, held = 0, clean = 1,"
         " receipt = ?, left_ms = ?, acked = acked + ?, done = done + ?, failed = failed + ?,"
         " cancelled = cancelled + ? WHERE n = ?",
-        (
-            _encode_receipt(w.receipt),
-            w.at_ms,
-            done + failed + cancelled,
-            done,
-            failed,
-            cancelled,
-            s.n,
-        ),
+        (_encode_receipt(w.receipt), w.at_ms, sum(tally), *tally, s.n),
     )
     s.state = "ended"
     return True

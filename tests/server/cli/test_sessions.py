@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlite_file import spread
 
 from inorder.messages import Receipt
 from inorder_server.stores.port import (
@@ -118,7 +119,10 @@ def test_verify(cli: Any, answer: Any) -> None:
 def test_verify_finds_a_row_that_is_gone(folder: Path, cli: Any) -> None:
     db = sqlite3.connect(folder / "inorder.db")
     with db:
-        db.execute("DELETE FROM requests WHERE id = 'r' || char(27) || '3'")
+        spread(db)
+        db.execute(
+            "DELETE FROM runs WHERE NOT key & 1 AND instr(head, CAST(? AS BLOB))", ["r\x1b3"]
+        )
     db.close()
     result = cli("verify")
     assert result.exit_code == 1

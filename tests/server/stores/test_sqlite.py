@@ -90,12 +90,12 @@ async def test_it_is_durable_and_says_whose_it_is(store: SqliteStore, path: Path
     assert store.name == f"SQLite {path}"
     assert await in_writer(store, "PRAGMA journal_mode") == [("wal",)]
     assert await in_writer(store, "PRAGMA synchronous") == [(2,)]
-    assert await in_writer(store, "PRAGMA user_version") == [(2,)]
+    assert await in_writer(store, "PRAGMA user_version") == [(3,)]
     assert await in_writer(store, "PRAGMA application_id") == [(int.from_bytes(b"inor", "big"),)]
 
 
 async def test_no_second_index_is_written_to_for_a_request(store: SqliteStore) -> None:
-    for table in ("requests", "outcomes", "stripped"):
+    for table in ("runs", "marks", "stripped"):
         assert await in_writer(store, f"PRAGMA index_list({table})") == []
 
 
@@ -120,7 +120,7 @@ async def test_a_newer_format(store: SqliteStore, path: Path) -> None:
     with other(path) as db:
         db.execute("PRAGMA user_version = 7")
     line = await refused(path)
-    assert line == f"{path} is of a newer inorder (format 7; this one knows 2)"
+    assert line == f"{path} is of a newer inorder (format 7; this one knows 3)"
 
 
 async def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ async def test_a_damaged_connection_is_replaced(store: SqliteStore, code: int) -
     def fail(db: sqlite3.Connection) -> None:
         used.append(db)
         db.execute("BEGIN IMMEDIATE")
-        db.execute("DELETE FROM requests")
+        db.execute("DELETE FROM runs")
         exc = sqlite3.OperationalError("disk I/O error")
         exc.sqlite_errorcode = code
         raise exc
@@ -448,7 +448,7 @@ async def test_session_numbers_come_round(path: Path) -> None:
     await store.close()
     with other(path) as db:
         assert [owned.next_number(db) for _ in range(2)] == [2, 3]
-        assert MAX_NUMBER << SEQ_BITS | MAX_SEQ == 2**63 - 1
+        assert (MAX_NUMBER << SEQ_BITS | MAX_SEQ) << 1 | 1 == 2**63 - 1
 
 
 async def test_only_sessions_of_its_own_are_remembered(store: SqliteStore) -> None:

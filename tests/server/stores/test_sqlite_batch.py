@@ -24,6 +24,8 @@ from inorder_server.stores.port import (
     Write,
 )
 from inorder_server.stores.sqlite import SqliteStore
+from inorder_server.stores.sqlite_rows import requests
+from inorder_server.stores.sqlite_runs import decode_bodies, decode_names, decode_outcomes
 from inorder_server.stores.sqlite_schema import MAX_SEQ, SEQ_BITS
 
 
@@ -79,14 +81,28 @@ def random_group(rng: random.Random, numbers: dict[str, list[int]]) -> list[Writ
 
 
 def dump(db: sqlite3.Connection) -> list[object]:
-    """Everything but the numbers that sessions were given."""
-    sessions = {n: row for n, *row in db.execute("SELECT * FROM sessions")}
-    rows = [
-        (table, sessions[key >> SEQ_BITS][0], key & MAX_SEQ, *row)
-        for table in ("requests", "outcomes", "stripped")
-        for key, *row in db.execute(f"SELECT * FROM {table}")
+    """Everything but the numbers that sessions were given, and what shares a row."""
+    sessions = {n: row for n, *row in db.execute("SELECT * FROM sessions ORDER BY id")}
+    rows = [(id, row) for id, *_ in sessions.values() for row in requests(db, id, 0)]
+    marks = [
+        (sessions[key >> SEQ_BITS][0], key & MAX_SEQ, *mark)
+        for key, *mark in db.execute("SELECT * FROM marks")
     ]
-    return [sorted(map(str, sessions.values())), sorted(map(str, rows))]
+    return [[*sessions.values()], rows, sorted(marks)]
+
+
+def check_runs(db: sqlite3.Connection) -> None:
+    """Each number has one request, and nothing is left of what is acknowledged."""
+    acked = dict(db.execute("SELECT n, acked FROM sessions"))
+    there: set[tuple[int, int]] = set()
+    for key, count, head, bodies in db.execute("SELECT * FROM runs"):
+        heads = head if key & 1 else decode_names(head)
+        parts = (decode_outcomes if key & 1 else decode_bodies)(bodies)
+        assert count == len(heads) == len(parts) > 0
+        for number in range(key >> 1, (key >> 1) + count):
+            assert (key & 1, number) not in there
+            there.add((key & 1, number))
+        assert number & MAX_SEQ > acked[number >> SEQ_BITS]
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -116,7 +132,9 @@ async def test_together_and_one_by_one_agree(
             rows = [r async for r in stores[0].requests(s)]
             settled = max([r.seq for r in rows if r.ending], default=found.acked)
             numbers[s] = [found.accepted, settled, found.acked]
-        dumps = [await store._write.call(dump) for store in stores]
+        dumps = [await store._read.call(dump) for store in stores]
         assert dumps[0] == dumps[1], "\n".join(map(str, group))
+        for store in stores:
+            await store._read.call(check_runs)
     for store in stores:
         await store.close()

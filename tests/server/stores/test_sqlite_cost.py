@@ -121,6 +121,15 @@ async def test_an_unusual_write_costs_the_others_nothing(store: SqliteStore) -> 
     assert len(seen) <= 8
 
 
+async def test_what_is_committed_together_shares_a_row(store: SqliteStore) -> None:
+    names = [f"s{i}" for i in range(50)]
+    assert await store.commit([create(s) for s in names]) == set()
+    # However they come among each other.
+    await store.commit([insert(n, s) for n in range(1, 17) for s in names])
+    await store.commit([settle(n, s) for s in names for n in range(1, 17)])
+    assert await in_writer(store, "SELECT count(*), sum(count) FROM runs") == [(100, 1600)]
+
+
 async def test_the_file_stops_growing_where_all_is_acknowledged(store: SqliteStore) -> None:
     assert await store.commit([create()]) == set()
     sizes = []
@@ -247,7 +256,8 @@ async def test_a_session_costs_what_it_has(store: SqliteStore) -> None:
 
 
 async def test_outcomes_cost_what_fits(store: SqliteStore) -> None:
-    await fill(store, "few", _FEW, _FEW)
+    # More than one run of them either way.
+    await fill(store, "few", 600, 600)
     few = await cost(store, lambda: store.outcomes("few", 2, _MANY, 10))
     await fill(store, "many", _MANY, _MANY)
     assert await cost(store, lambda: store.outcomes("many", 2, _MANY, 10)) == few
