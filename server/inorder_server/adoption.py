@@ -23,7 +23,7 @@ from .session import Damaged, Session
 from .stores.port import SessionRow, StoreUnavailable
 
 # So many sessions are asked for together: the store's answers come in groups, too.
-_AT_A_TIME = 64
+_AT_A_TIME = 256
 
 
 class Adoption(Roster):

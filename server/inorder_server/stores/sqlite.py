@@ -58,6 +58,7 @@ class SqliteStore:
         self._reader: SqliteThread | None = None
         self._checkpointer: SqliteThread | None = None
         self._checkpoint: asyncio.Task[None] | None = None
+        self._claims: tuple[dict[str, None], asyncio.Task[set[str]]] | None = None
 
     async def open(self, node: str) -> None:
         await asyncio.to_thread(prepare, self._path, self._busy_ms)
@@ -129,12 +130,29 @@ class SqliteStore:
 
     async def claim(self, session: str) -> Claimed | None:
         owned = self._owned
-        if await self._write.call(rare.claim, owned, session) is None:
+        if session not in await self._claimed_with(session):
             return None
         # It is ours now and nobody writes to it: its rows can be read beside the commits.
         found = await self._read.call(rare.claimed, session)
         was_clean = owned.was_clean.pop(session, False)
         return None if found is None else Claimed(found[0], was_clean, found[1])
+
+    async def _claimed_with(self, session: str) -> set[str]:
+        """The sessions that were to be had of all that are asked for in this turn of the loop:
+        at a start there are thousands, and each commit waits for the disk."""
+        if self._claims is None:
+            wanted: dict[str, None] = {}
+            task = asyncio.create_task(self._claim_all(wanted), name="claims")
+            self._claims = wanted, task
+        wanted, task = self._claims
+        wanted[session] = None
+        # Others wait for it, too.
+        return await asyncio.shield(task)
+
+    async def _claim_all(self, wanted: dict[str, None]) -> set[str]:
+        await asyncio.sleep(0)
+        self._claims = None
+        return await self._write.call(rare.claim, self._owned, wanted)
 
     async def session(self, session: str) -> SessionRow | None:
         found = await self._read.call(reads.session, session)

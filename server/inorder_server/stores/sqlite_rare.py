@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from . import sqlite_reads as reads
 from . import sqlite_rows as rows
@@ -27,29 +27,31 @@ def checkpoint(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
-def claim(db: sqlite3.Connection, owned: Owned, session: str) -> int | None:
-    """P2: the new epoch; None where the session is not to be had."""
+def claim(db: sqlite3.Connection, owned: Owned, sessions: Iterable[str]) -> set[str]:
+    """P2, for all that were asked for together: those that were to be had."""
+    numbers: dict[str, int] = {}
     db.execute("BEGIN IMMEDIATE")
-    found = db.execute(
-        "SELECT n, epoch, clean, node FROM sessions WHERE id = ? AND state = 'live'"
-        " AND (node IS NULL OR node = ?)",
-        (session, owned.node),
-    ).fetchone()
-    if found is None:
-        db.execute("ROLLBACK")
-        return None
-    n, epoch, clean, node = found
-    # A claim whose rows could not be read is made again: `clean` is lost in the row by then.
-    if node is None:
-        owned.was_clean[session] = bool(clean)
-    db.execute(
-        "UPDATE sessions SET epoch = ?, node = ?, clean = 0, held = 0,"
-        " open = accepted > settled WHERE n = ?",
-        (epoch + 1, owned.node, n),
-    )
+    for session in sessions:
+        found = db.execute(
+            "SELECT n, epoch, clean, node FROM sessions WHERE id = ? AND state = 'live'"
+            " AND (node IS NULL OR node = ?)",
+            (session, owned.node),
+        ).fetchone()
+        if found is None:
+            continue
+        n, epoch, clean, node = found
+        # A claim whose rows could not be read is made again: `clean` is lost in the row by then.
+        if node is None:
+            owned.was_clean[session] = bool(clean)
+        db.execute(
+            "UPDATE sessions SET epoch = ?, node = ?, clean = 0, held = 0,"
+            " open = accepted > settled WHERE n = ?",
+            (epoch + 1, owned.node, n),
+        )
+        numbers[session] = n
     db.execute("COMMIT")
-    owned.numbers[session] = n
-    return int(epoch) + 1
+    owned.numbers.update(numbers)
+    return set(numbers)
 
 
 def claimed(db: sqlite3.Connection, session: str) -> tuple[SessionRow, list[RequestRow]] | None:

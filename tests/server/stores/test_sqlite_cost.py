@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -253,6 +254,19 @@ async def test_a_session_costs_what_it_has(store: SqliteStore) -> None:
     alone = await cost(store, look)
     await fill(store, "far behind", _MANY, _MANY // 2)
     assert await cost(store, look) == alone
+
+
+async def test_claims_that_are_asked_for_together_are_one_commit(store: SqliteStore) -> None:
+    names = [f"s{n}" for n in range(40)]
+    assert await store.commit([w for s in names for w in (create(s), insert(1, s))]) == set()
+    with statements(store) as seen:
+        claimed = await asyncio.gather(*(store.claim(s) for s in [*names, "nobody"]))
+    assert [c and c.session.id for c in claimed] == [*names, None]
+    assert seen.count("BEGIN IMMEDIATE") == 1
+    # One that comes later is not forgotten.
+    again = await store.claim("s7")
+    assert again is not None
+    assert again.session.epoch == 3
 
 
 async def test_outcomes_cost_what_fits(store: SqliteStore) -> None:
