@@ -1,8 +1,9 @@
 """What much of everything costs: acceptance beside millions of kept outcomes, a start with work.
 
 ``growth.py`` prints how fast requests are accepted and settled with an empty journal and with
-one full of outcomes that nobody acknowledged, by turns, and how long a server takes until it
-has taken up every unfinished request and runs one in every session, or has done them all.
+one full of outcomes that nobody acknowledged, by turns, by servers and by the store alone; and
+how long a server takes until it has taken up every unfinished request and runs one in every
+session, or has done them all.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ if __name__ == "__main__":
     _HERE = Path(__file__).parent
     sys.path[:0] = [str(_HERE), str(_HERE.parent)]
 
+from cases import Case, Load
 from machine import this_machine
-from subjects import params
+from measure import Form, by_turns
+from subjects import Inorder, params
 from vector_server import ServerProcess
 
 from inorder_server.stores.port import Create, Insert, RequestRow, Settle, User, Write
@@ -44,23 +47,26 @@ _Row = Callable[[int], RequestRow]
 
 class Size(msgspec.Struct, kw_only=True):
     """``kept`` outcomes and, for the start, ``unfinished`` requests, over ``sessions`` each; in
-    each of ``rounds`` either journal gets ``groups`` commits of 50 sessions with 16 requests."""
+    each of ``rounds`` either journal gets ``groups`` commits of 50 sessions with 16 requests, and
+    either server ``seconds`` of such a load."""
 
     kept: int = 2_000_000
     unfinished: int = 100_000
     sessions: int = 1000
     rounds: int = 9
     groups: int = 60
+    seconds: float = 4.0
 
 
-QUICK = Size(kept=4_000, unfinished=1_000, sessions=50, rounds=3, groups=2)
+QUICK = Size(kept=4_000, unfinished=1_000, sessions=50, rounds=3, groups=2, seconds=0.2)
 
 
 class Journal:
     """A store of its own, and how far its sessions have come."""
 
     def __init__(self, folder: Path, name: str, sessions: int) -> None:
-        self.store = SqliteStore(folder / f"{name}.db")
+        self.file = folder / f"{name}.db"
+        self.store = SqliteStore(self.file)
         self._names = [hashlib.md5(b"%d" % n).hexdigest() for n in range(sessions + 2 * _BUSY)]
         self.newest = self._names[-_BUSY:]
         self.scattered = self._names[:-_BUSY][:: sessions // _BUSY + 1]
@@ -68,7 +74,8 @@ class Journal:
 
     async def open(self) -> None:
         await self.store.open("benchmark")
-        await self._commit([Create(s, "bench", 1, 1, "benchmark", 1) for s in self._names])
+        now = time.time_ns() // 1_000_000
+        await self._commit([Create(s, "bench", 1, 1, "benchmark", now) for s in self._names])
 
     async def keep(self, each: int) -> None:
         """So many outcomes in every session that is not at work."""
@@ -122,10 +129,28 @@ def _long(seq: int) -> RequestRow:
     return structs.replace(_quick(seq), method="sleep", params=b"3600")
 
 
-async def acceptance(folder: Path, size: Size) -> list[tuple[float, float, float]]:
+async def served(folder: Path, full: Path, size: Size) -> list[tuple[float, float]]:
+    """Requests a second, a round each: of a server with an empty journal, and of one that has
+    this one."""
+    subjects = {"empty": Inorder(folder), "full": Inorder(folder)}
+    full.rename(subjects["full"].database)
+    load = Load(connections=_BUSY, in_flight=_IN_FLIGHT, single_frames=False)
+    bars = {name: (name, load) for name in subjects}
+    form = Form(rounds=size.rounds, seconds=size.seconds, warmup=min(1.0, size.seconds))
+    try:
+        for subject in subjects.values():
+            await subject.start()
+        result = await by_turns(Case(name="kept", bars=bars), subjects, form, lambda *_: None)
+    finally:
+        for subject in subjects.values():
+            await subject.close()
+    runs = zip(result.runs["empty"], result.runs["full"], strict=True)
+    return [(empty.per_second, kept.per_second) for empty, kept in runs]
+
+
+async def acceptance(folder: Path, full: Journal, size: Size) -> list[tuple[float, float, float]]:
     """Requests a second, a round each: of sessions in an empty journal, of the newest ones in a
     full journal, and of some that lie scattered in it."""
-    full = Journal(folder, "full", size.sessions)
     found = []
     try:
         await full.open()
@@ -170,8 +195,9 @@ async def start(folder: Path, size: Size, row: _Row, counting: str) -> tuple[flo
 async def measure(folder: Path, size: Size) -> None:
     """Prints what it finds."""
     print(this_machine(folder).words)
-    found = await acceptance(folder, size)
-    print(f"accepted and settled a second, medians of {size.rounds}, and ratios:")
+    full = Journal(folder, "full", size.sessions)
+    found = await acceptance(folder, full, size)
+    print(f"by the store: accepted and settled a second, medians of {size.rounds}, and ratios:")
     print(f"  {median(alone for alone, *_ in found):,.0f} in an empty journal")
     for name, at in (("the newest sessions", 1), ("scattered sessions", 2)):
         ratios = sorted(one[at] / one[0] for one in found)
@@ -179,6 +205,13 @@ async def measure(folder: Path, size: Size) -> None:
             f"  {median(one[at] for one in found):,.0f} in {name} beside {size.kept:,} outcomes"
             f" kept: {median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})"
         )
+    both = await served(folder, full.file, size)
+    ratios = sorted(kept / empty for empty, kept in both)
+    print(
+        f"by a server: {median(empty for empty, _ in both):,.0f} with an empty journal,"
+        f" {median(kept for _, kept in both):,.0f} beside {size.kept:,} outcomes kept:"
+        f" {median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})"
+    )
     kinds = (
         ("long", _long, "running", "SELECT count(*) FROM marks WHERE attempt > 0"),
         (

@@ -52,6 +52,11 @@ class Inorder:
         config = {"limits": limits, "log": {"level": "WARNING"}}
         self._server = ServerProcess(Path(self._folder.name), config)
 
+    @property
+    def database(self) -> Path:
+        """Where its file is, or will be."""
+        return Path(self._server.database)
+
     async def start(self) -> None:
         with on_servers_processor():
             await self._server.start()

@@ -68,6 +68,7 @@ def test_growth_is_measured_in_its_quick_form_too(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"in the newest sessions beside 4,000 outcomes kept: \d", done.stdout)
+    assert re.search(r"by a server: \d.* beside 4,000 outcomes kept: \d", done.stdout)
     assert re.search(r"take long, in 50 sessions: loaded after .* running in all", done.stdout)
     assert re.search(r"take no time, in 50 sessions: loaded after .* done in all", done.stdout)
     assert not list(tmp_path.iterdir())
