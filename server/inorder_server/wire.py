@@ -24,9 +24,9 @@ class Wire(ServerConnection):
             await self.drain()
 
     def send_now(self, frame: bytes) -> bool:
-        """Writes a text frame where nothing has to be waited for: a third of what
-        :meth:`send` costs. False, and nothing is written, where the peer is behind or the
-        connection is not open any more: ``send`` waits, or says so.
+        """Writes a text frame where nothing has to be waited for, without a task. False, and
+        nothing is written, where the peer is behind or the connection is not open any more:
+        ``send`` waits, or says so.
         """
         if self.paused or self.protocol.state is not _OPEN:
             return False
