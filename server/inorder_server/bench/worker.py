@@ -12,7 +12,7 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from threading import Thread
 from typing import Any
@@ -29,7 +29,10 @@ Hear = Callable[[], Awaitable[str]]
 
 _AT_ONCE = 64
 _TELL_EVERY = 0.5
+# Each connection acknowledges once a second, some of them at a time: clients that know nothing of
+# each other don't do it all at once.
 _ACK_EVERY = 1.0
+_ACK_TURNS = 50
 _STEP = 0.001  # what uvloop's timers count in: less would be no sleep at all
 _SECOND = 1_000_000_000
 # Descriptors that a process needs beside its connections.
@@ -93,7 +96,7 @@ class Worker:
                 await self._keep_pace(Pace(plan.rate, start, tally.end))
             self._issuing = False
             await self._settle()
-            self._acknowledge()
+            _acknowledge(self._busy)
             await measured
         finally:
             acks.cancel()
@@ -181,19 +184,21 @@ class Worker:
 
     async def _keep_acknowledging(self) -> None:
         while True:
-            await asyncio.sleep(_ACK_EVERY)
-            self._acknowledge()
-
-    def _acknowledge(self) -> None:
-        for connection in self._busy:
-            if frames := connection.session.ack():
-                connection.send(frames)
+            for turn in range(_ACK_TURNS):
+                await asyncio.sleep(_ACK_EVERY / _ACK_TURNS)
+                _acknowledge(self._busy[turn::_ACK_TURNS])
 
     async def _measure_cpu(self) -> None:
         await asyncio.sleep((self._tally.begin - now()) / _SECOND)
         before = time.process_time()
         await asyncio.sleep((self._tally.end - now()) / _SECOND)
         self._cpu = time.process_time() - before
+
+
+def _acknowledge(connections: Sequence[Connection]) -> None:
+    for connection in connections:
+        if frames := connection.session.ack():
+            connection.send(frames)
 
 
 def raise_file_limit(wanted: int) -> None:

@@ -170,8 +170,29 @@ async def test_messages_in_fragments(puppet: Puppet) -> None:
 
 async def test_it_acknowledges_each_second(puppet: Puppet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "_ACK_EVERY", 0.02)
+    monkeypatch.setattr(worker, "_ACK_TURNS", 2)
     await report_of(puppet.url, connections=1, in_flight=1, rate=100, duration=0.1)
     assert sum(message["type"] == "ack" for message in puppet.seen) >= 3
+
+
+async def test_connections_acknowledge_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    turns: list[list[str]] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) > 4:
+            raise asyncio.CancelledError
+
+    made = Worker(plan("ws://localhost"))
+    made._busy = list("abcdefgh")  # type: ignore[arg-type]
+    monkeypatch.setattr(worker, "_ACK_TURNS", 3)
+    monkeypatch.setattr(worker, "_acknowledge", turns.append)
+    monkeypatch.setattr(worker.asyncio, "sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await made._keep_acknowledging()
+    assert turns == [["a", "d", "g"], ["b", "e", "h"], ["c", "f"], ["a", "d", "g"]]
+    assert sum(slept[:3]) == pytest.approx(1.0)
 
 
 async def test_what_is_held_at_the_end_of_a_run_is_acknowledged_before_the_bye(
