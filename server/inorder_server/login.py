@@ -196,7 +196,12 @@ class Guest(Voice):
         async def read(after: int, upto: int, most: int) -> list[Outcome]:
             return await store.outcomes(session.id, after, upto, most)
 
-        self.outbox.open(opened.replay_after, lambda: session.settled, read)
+        self.outbox.open(
+            opened.replay_after,
+            lambda: session.settled,
+            lambda: session.settled + session.settling,
+            read,
+        )
 
     async def _switch(self, resume: handmode.Resume) -> None:
         """``.resume``: leaves the fresh session that the login made for an older one."""

@@ -43,6 +43,7 @@ class Desk:
         self.outbox.arrays = arrays
         self.kept: dict[int, Outcome] = {}
         self.settled = 0
+        self.coming = 0
         self.reads: list[tuple[int, int]] = []
         self.trouble: list[Exception] = []
         self.gate = asyncio.Event()
@@ -50,7 +51,7 @@ class Desk:
         self.writer: asyncio.Task[None]
 
     def open(self, sent: int = 0) -> None:
-        self.outbox.open(sent, lambda: self.settled, self._read)
+        self.outbox.open(sent, lambda: self.settled, lambda: self.coming, self._read)
 
     def settle(self, seq: int, size: int = 0) -> None:
         """An outcome becomes durable and is told, as the queue does it."""
@@ -200,6 +201,82 @@ async def test_an_outcome_stands_for_its_accepted() -> None:
             ("accepted", 3),
             ("result", 2),
         ]
+
+
+@virtual
+async def test_an_accepted_waits_for_an_outcome_that_is_on_its_way() -> None:
+    async with desk() as d:
+        d.open()
+        d.coming = 2
+        for seq in (1, 2):
+            d.outbox.accepted(accepted(seq), cumulative=True)
+            await settled()
+        assert d.socket.types == []
+        for seq in (1, 2):
+            d.settle(seq)
+        await settled()
+        assert d.socket.types == ["result", "result"]
+        await asyncio.sleep(1)
+        assert d.socket.types == ["result", "result"], "nor later"
+        d.outbox.accepted(accepted(3), cumulative=True)
+        await settled()
+        assert d.socket.types[2:] == ["accepted"], "nothing is on its way for this one"
+
+
+@virtual
+async def test_it_waits_only_so_long() -> None:
+    async with desk() as d:
+        d.open()
+        d.coming = 3
+        began = asyncio.get_running_loop().time()
+        for seq in (1, 2):
+            d.outbox.accepted(accepted(seq), cumulative=True)
+        while not d.socket.types:
+            await asyncio.sleep(0.001)
+        assert asyncio.get_running_loop().time() - began == pytest.approx(0.05, abs=0.002)
+        assert [m["seq"] for m in d.socket.of("accepted")] == [2]
+        d.outbox.accepted(accepted(3), cumulative=True)
+        await settled()
+        assert len(d.socket.types) == 1, "the next one waits anew"
+        await asyncio.sleep(0.06)
+        assert [m["seq"] for m in d.socket.of("accepted")] == [2, 3]
+
+
+@virtual
+async def test_one_that_waits_is_told_before_the_close() -> None:
+    async with desk() as d:
+        d.open()
+        d.coming = 1
+        d.outbox.accepted(accepted(1), cumulative=True)
+        d.outbox.finish(CloseCode.RESTART, "draining")
+        await settled()
+        assert d.socket.types == ["accepted"]
+        assert d.socket.closed == (CloseCode.RESTART, "draining")
+
+
+@virtual
+async def test_one_that_waits_goes_before_one_by_itself() -> None:
+    async with desk() as d:
+        d.open()
+        d.coming = 2
+        d.outbox.accepted(accepted(1), cumulative=True)
+        await settled()
+        d.outbox.accepted(accepted(2), cumulative=False)
+        await settled()
+        assert [m["seq"] for m in d.socket.of("accepted")] == [1, 2]
+
+
+@virtual
+async def test_none_of_an_earlier_welcome_is_told() -> None:
+    async with desk() as d:
+        d.open()
+        d.coming = 1
+        d.outbox.accepted(accepted(1), cumulative=True)
+        await settled()
+        d.outbox.hold_back()
+        d.open(sent=1)
+        await asyncio.sleep(1)
+        assert d.socket.types == []
 
 
 @virtual

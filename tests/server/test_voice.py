@@ -40,7 +40,7 @@ async def speaking(*, opened: bool = True) -> AsyncIterator[tuple[Voice, FakeSoc
     voice.outbox.arrays = True
     if opened:
         voice.phase = Phase.OPEN
-        voice.outbox.open(0, lambda: 0, nothing)
+        voice.outbox.open(0, lambda: 0, lambda: 0, nothing)
     writer = asyncio.create_task(voice.outbox.write())
     yield voice, socket
     socket.go()
