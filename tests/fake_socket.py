@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,11 +29,13 @@ class FakeSocket:
         self.closed: tuple[int, str] | None = None
         self.aborted = False
         self.answers_close = True
+        self.take: Callable[[bytes], bool] | None = None
         # After so many frames the peer has stopped to read.
         self.full_after: int | None = None
         self._gone = asyncio.Event()
         self._reads = asyncio.Event()
         self._reads.set()
+        self._coming = 0
         self._incoming: asyncio.Queue[str | bytes | Exception] = asyncio.Queue()
 
     # ---- what the peer does
@@ -41,11 +44,19 @@ class FakeSocket:
         """A frame each."""
         for message in messages:
             frame = message if isinstance(message, str | bytes) else json.dumps(message)
-            self._incoming.put_nowait(frame)
+            if not (isinstance(frame, str) and self._takes(frame)):
+                self._put(frame)
 
     def break_with(self, error: Exception) -> None:
         """The next ``recv`` raises it."""
-        self._incoming.put_nowait(error)
+        self._put(error)
+
+    def _takes(self, frame: str) -> bool:
+        return self.take is not None and not self._coming and self.take(frame.encode())
+
+    def _put(self, frame: str | bytes | Exception) -> None:
+        self._coming += 1
+        self._incoming.put_nowait(frame)
 
     def stop_reading(self) -> None:
         self._reads.clear()
@@ -134,6 +145,7 @@ class FakeSocket:
         return self._taken(self._incoming.get_nowait())
 
     def _taken(self, frame: str | bytes | Exception) -> str | bytes:
+        self._coming -= 1
         if isinstance(frame, Exception):
             raise frame
         return frame

@@ -42,6 +42,7 @@ from .wire import Wire
 HELLO_BYTES = 4096
 HAND_HELLO_TIMEOUT = 120.0
 _MOST_BAD_MESSAGES = 100
+_USUAL = frozenset({Request, Ack})
 
 
 async def serve(edge: Edge, socket: Wire, identity: Identity | None, peer: Peer) -> None:
@@ -90,13 +91,16 @@ class Connection(Guest):
         except ConnectionClosed:
             return
         except Exception:
-            self._log.opt(exception=True).error("a connection failed")
-            self.shut(CloseCode.INTERNAL, "internal")
+            self._failed()
         self._leave()
         # What still comes counts for nothing; but left unread it would hold up the close.
         with suppress(ConnectionClosed):
             while True:
                 await self._socket.recv()
+
+    def _failed(self) -> None:
+        self._log.opt(exception=True).error("a connection failed")
+        self.shut(CloseCode.INTERNAL, "internal")
 
     async def _greet(self) -> bool:
         """What comes before the first frame. False where the connection is not wanted."""
@@ -116,11 +120,37 @@ class Connection(Guest):
     async def _read(self) -> None:
         socket = self._socket
         while self.phase is not Phase.CLOSED:
+            if not self._hand:
+                socket.take = self._take
             frame = await socket.recv()
+            socket.take = None
             if isinstance(frame, bytes):
                 self.shut(CloseCode.BINARY, "binary")
                 return
             await self._frame(frame)
+
+    def _take(self, data: bytes | bytearray | memoryview) -> bool:
+        """A frame of requests and acknowledgements, as nearly all are: nothing in them has to be
+        waited for. False, and nothing is done, for all others: those are the reader's."""
+        queue = self._queue
+        if queue is None or self.phase is not Phase.OPEN or self.outbox.full:
+            return False
+        try:
+            messages = codec.decode_frame(str(data, "utf-8"), self._node.config.limits.batch)
+        except (UnicodeError, codec.Malformed):
+            return False
+        if not _USUAL.issuperset(map(type, messages)):
+            return False
+        self._bad_messages = 0
+        try:
+            for message in messages:
+                if type(message) is Request:
+                    queue.request(message)
+                elif type(message) is Ack:
+                    queue.acknowledge(message.seq)
+        except Exception:
+            self._failed()
+        return True
 
     async def _frame(self, frame: str) -> None:
         if self._hand and not (self._first and _is_json_hello(frame)):

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 from websockets.asyncio.server import ServerConnection
-from websockets.protocol import State
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Event, State
 
 _OPEN = State.OPEN
+_TEXT = Opcode.TEXT
 
 
 class Wire(ServerConnection):
-    """One WebSocket."""
+    """One WebSocket.
+
+    ``take``, where it is set, is handed each whole text message that ``recv`` would return
+    next, as it comes in: it says whether it took it. Else it comes by ``recv`` as usual, which
+    costs a future and two steps of a task (a tenth of a request's time, measured).
+    """
+
+    take: Callable[[bytes | bytearray | memoryview], bool] | None = None
+
+    def process_event(self, event: Event) -> None:
+        if (
+            self.take is not None
+            and type(event) is Frame
+            and event.opcode is _TEXT
+            and event.fin
+            and not self.recv_messages.frames
+            and self.take(event.data)
+        ):
+            return
+        super().process_event(event)
 
     @property
     def behind(self) -> bool:
