@@ -78,14 +78,15 @@ def decode_frame(frame: str | bytes, batch: int) -> Sequence[ClientMessage | Mal
 
     Raises :class:`Malformed` for what is no JSON at all, for ``[]`` and for too many.
     """
-    if frame.lstrip()[:1] in ("[", b"["):
-        try:
-            messages = _client_messages.decode(frame)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            pass  # one of them is wrong: see which
-        else:
-            if 1 <= len(messages) <= batch:
-                return messages
+    if frame.lstrip()[:1] not in ("[", b"["):
+        return [_decoded(frame)]
+    try:
+        messages = _client_messages.decode(frame)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        pass  # one of them is wrong: see which
+    else:
+        if 1 <= len(messages) <= batch:
+            return messages
     return [_decoded(part) for part in split(frame, batch)]
 
 

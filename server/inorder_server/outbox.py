@@ -35,7 +35,8 @@ _FRAME_BYTES = 64 << 10
 _PORTION_BYTES = 256 << 10
 # What a repeat that waits for its turn counts for, in bytes.
 _REPEAT_BYTES = 64
-# Seconds for which an `accepted` waits for an outcome that is on its way and says it, too.
+# Seconds (at most twice so many) for which an `accepted` waits for an outcome that is on its way
+# and says it, too.
 _HOLD = 0.05
 # Seconds that a peer has to answer the close where nothing else is due to it.
 _CLOSE_TIMEOUT = 5
@@ -105,6 +106,7 @@ class Outbox:
         self._settled: Callable[[], int] = lambda: 0
         self._coming: Callable[[], int] = lambda: 0
         self._holding: asyncio.TimerHandle | None = None
+        self._held = 0
         self._read: ReadOutcomes | None = None
         self._closing: tuple[CloseCode, str] | None = None
         self._shut = False
@@ -382,13 +384,18 @@ class Outbox:
         if not self._outcome_put < accepted.seq <= self._coming() or self._closing is not None:
             return False
         if self._holding is None:
+            self._held = accepted.seq
             self._holding = self._loop.call_later(_HOLD, self._hold_no_longer)
         return True
 
     def _hold_no_longer(self) -> None:
-        """The store takes its time: what was accepted is told without the outcome."""
+        """Where the store takes its time: what was accepted is told without the outcome."""
         self._holding = None
-        self._tell_accepted()
+        if self._held > self._outcome_put:
+            self._tell_accepted()
+        else:
+            # What waits now came later.
+            self._notify()
 
     def _tell_accepted(self) -> None:
         accepted, self._accepted = self._accepted, None

@@ -243,6 +243,22 @@ async def test_it_waits_only_so_long() -> None:
 
 
 @virtual
+async def test_each_waits_a_time_of_its_own() -> None:
+    async with desk() as d:
+        d.open()
+        d.coming = 10
+        for seq in range(1, 10):
+            d.outbox.accepted(accepted(seq), cumulative=True)
+            await asyncio.sleep(0.02)
+            d.settle(seq)
+        await settled()
+        assert d.socket.types == ["result"] * 9
+        d.outbox.accepted(accepted(10), cumulative=True)
+        await asyncio.sleep(0.1)
+        assert d.socket.types[9:] == ["accepted"]
+
+
+@virtual
 async def test_one_that_waits_is_told_before_the_close() -> None:
     async with desk() as d:
         d.open()
