@@ -122,8 +122,10 @@ class Connection(Guest):
         while self.phase is not Phase.CLOSED:
             if not self._hand:
                 socket.take = self._take
-            frame = await socket.recv()
-            socket.take = None
+            try:
+                frame = await socket.recv()
+            finally:
+                socket.take = None
             if isinstance(frame, bytes):
                 self.shut(CloseCode.BINARY, "binary")
                 return
