@@ -19,8 +19,8 @@ from .node import Node
 from .queue import Queue
 from .refusal import Refusal
 from .roster import Roster
-from .session import Damaged, Session
-from .stores.port import SessionRow, StoreUnavailable
+from .session import Session
+from .stores.port import Damaged, SessionRow, StoreUnavailable
 
 # So many sessions are asked for together: the store's answers come in groups, too.
 _AT_A_TIME = 256
@@ -168,17 +168,17 @@ class Adoption(Roster):
     async def _claim(self, id: str, user: Identity) -> Queue | None:
         """P2 to P5. None where the session can't be had."""
         name = self._node.name
-        claimed = await self._node.store.claim(id) if self._node.alive else None
-        if not self._node.alive or self._node.name != name:
-            raise StoreUnavailable("this node has lost its lease")
-        if claimed is None:
-            return None
         session = self._new_session(user, id)
         try:
+            claimed = await self._node.store.claim(id) if self._node.alive else None
+            if not self._node.alive or self._node.name != name:
+                raise StoreUnavailable("this node has lost its lease")
+            if claimed is None:
+                return None
             session.load(claimed)
         except Damaged as exc:
             self._node.metrics.violations += 1
-            logger.bind(session=id, user=user.name).error("the journal lacks rows: {}", exc)
+            logger.bind(session=id, user=user.name).error("the journal is damaged: {}", exc)
             raise Refusal("history_lost", "the store lacks what it had confirmed") from None
         self._departed.back(session)
         return Queue(self._node, session, user)

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from inorder.messages import RequestLine
 
-from .stores.port import Claimed, Ending, RequestRow
+from .stores.port import Claimed, Damaged, Ending, RequestRow
 
 
 class Stage(IntEnum):
@@ -360,11 +360,6 @@ class Session:
             entry.stage = Stage.WAITING
             entry.loaded = True
             self.unsettled.append(entry)
-
-
-class Damaged(Exception):
-    """The store lacks what it had confirmed: an operator restored an old copy, or removed
-    rows. Never papered over: the session is left alone and counted as a violation."""
 
 
 def _state(entry: Entry) -> str:

@@ -13,7 +13,7 @@ from msgspec import Struct, field, structs
 
 from inorder.messages import Receipt
 
-from .stores.port import RequestRow, SessionRow, Store, Tally
+from .stores.port import Damaged, RequestRow, SessionRow, Store, Tally
 
 _MOST_FINDINGS = 1000
 # How often a session that is at work is looked at again before it is passed over.
@@ -55,7 +55,11 @@ async def audit(store: Store) -> Report:
             if before is None or before.state == "gone":
                 break
             tally = await store.tally(id)
-            rows = await _look(store, before)
+            try:
+                rows = await _look(store, before)
+            except Damaged as exc:
+                rows, still = _Rows(findings=[f"{exc} (G3)"]), False
+                break
             # All these numbers only grow: where they are equal, nothing happened between.
             still = (await store.session(id), await store.tally(id)) == (before, tally)
             if still:

@@ -14,7 +14,7 @@ from virtual_time import virtual
 from inorder_server.auth import Identity
 from inorder_server.modes import Mode
 from inorder_server.registry import HungUp
-from inorder_server.stores.port import Attach, Release
+from inorder_server.stores.port import Attach, Damaged, Release
 
 
 @pytest.fixture
@@ -343,6 +343,23 @@ async def test_rows_that_are_gone_are_told_and_left_alone() -> None:
     async with serving(work, store=MemoryStore(bench.database), name="n2") as bench:
         assert await bench.registry.adopt() == 0
         assert bench.metrics.violations == 1
+
+
+@virtual
+async def test_so_are_rows_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(work, on_disconnect="hold") as bench:
+        queue, peer = await bench.open()
+        queue.request(ask("work", {"seconds": 1}))
+        bench.registry.detach(queue, peer)
+        await asyncio.sleep(2)
+
+        async def claim(session: str) -> None:
+            raise Damaged("a row can't be read")
+
+        monkeypatch.setattr(bench.store, "claim", claim)
+        assert await gone(bench, queue.session.id) == "history_lost"
+        assert bench.metrics.violations == 1
+        assert bench.registry.queues == {}
 
 
 # ---- revoked

@@ -28,6 +28,12 @@ class StoreError(Exception):
     process). The text is one line for the operator."""
 
 
+class Damaged(Exception):
+    """The store lacks what it had confirmed of a session, or has it in a form that can't be
+    read: an operator restored an old copy, or changed rows. Never papered over: the session is
+    left alone and counted as a violation."""
+
+
 # ---- what is kept
 
 

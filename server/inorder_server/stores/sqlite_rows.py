@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from heapq import merge
 from operator import add, attrgetter
 from typing import cast
 
-from msgspec import Struct
+from msgspec import MsgspecError, Struct
 
-from .port import Ending, Outcome, RequestRow, Tally
+from .port import Damaged, Ending, Outcome, RequestRow, Tally
 from .sqlite_runs import (
     ENDINGS,
     Body,
@@ -70,6 +71,16 @@ def _place(db: sqlite3.Connection, column: str, value: str | int) -> _Place | No
     return None if found is None else _Place(found[0] << SEQ_BITS, *found[1:])
 
 
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Raises :class:`Damaged` for a run that contradicts itself."""
+    try:
+        yield
+    except (MsgspecError, TypeError, ValueError) as exc:
+        raise Damaged(f"a row can't be read: {exc}") from exc
+
+
+@_readable()
 def claimed(db: sqlite3.Connection, n: int) -> list[RequestRow]:
     """All rows of a session; of settled ones what they are called and how they ended."""
     s = _place(db, "n", n)
@@ -101,6 +112,7 @@ def claimed(db: sqlite3.Connection, n: int) -> list[RequestRow]:
     return rows
 
 
+@_readable()
 def outcomes(
     db: sqlite3.Connection, id: str, after: int, upto: int, max_bytes: int
 ) -> list[Outcome]:
@@ -148,6 +160,7 @@ def tally(db: sqlite3.Connection, id: str) -> Tally:
     return Tally(done, failed, cancelled, int(requests) - len(letters or ""))
 
 
+@_readable()
 def requests(db: sqlite3.Connection, id: str, after: int) -> list[RequestRow]:
     """The next portion of a session's rows, bodies included; empty at the end.
 

@@ -12,6 +12,7 @@ import pytest
 from inorder_server.stores.port import (
     Acknowledge,
     Create,
+    Damaged,
     Insert,
     MarkCancel,
     MarkStart,
@@ -166,3 +167,36 @@ async def test_portions_end_anywhere_in_a_run(store: SqliteStore) -> None:
         seqs = [r.seq async for r in store.requests("s", after)]
         assert seqs == list(range(max(after, 100) + 1, last + 1)), after
     assert [o.seq for o in await store.outcomes("s", 0, last, 50)] == list(range(301, 351))
+
+
+@pytest.mark.parametrize(
+    ("column", "blob"),
+    [("bodies", b""), ("bodies", b"\x90"), ("head", b"\x91\x01"), ("head", None)],
+)
+async def test_a_run_that_contradicts_itself_is_a_finding(
+    store: SqliteStore, column: str, blob: bytes | None
+) -> None:
+    await done(store, insert(1, 2))
+    await done(store, [Create("other", "ann", 1, 1, "n1", 1)])
+    (number,) = await asked(store, "SELECT key FROM runs")
+    (before,) = await asked(store, f"SELECT {column} FROM runs")
+    await asked(store, f"UPDATE runs SET {column} = ?", blob if blob is not None else 7)
+    report = await audit(store)
+    assert len(report.findings) == 1
+    assert report.findings[0].startswith("s: a row can't be read: ")
+    assert (report.sessions, report.moving) == (2, 0), "the others are looked at as well"
+    with pytest.raises(Damaged, match="a row can't be read"):
+        await store.claim("s")
+    await asked(store, f"UPDATE runs SET {column} = ? WHERE key = ?", before, number)
+    claimed = await store.claim("s")
+    assert claimed is not None
+    assert [r.seq for r in claimed.rows] == [1, 2]
+
+
+async def asked(store: SqliteStore, query: str, *values: Any) -> list[Any]:
+    """The first column of what a statement finds."""
+
+    def ask(db: sqlite3.Connection) -> Any:
+        return [found[0] for found in db.execute(query, values)]
+
+    return await store._write.call(ask)
