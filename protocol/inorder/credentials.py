@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from .errors import ConnectionLost, InorderError
 from .messages import Hello, Register
+from .retry import Verdict, judge
 
 Answer = str | tuple[str, str]
 """A token, or a name with its password."""
@@ -89,7 +91,8 @@ class Login:
     Coming back one has a token from the server, which costs it less than a password; where
     that is refused, the program's own are tried. What ``auth`` returned and was refused is
     asked for once again. What it raises is a reason to come back later, but for the first
-    connection.
+    connection. Where the answer to a ``register`` was lost, the account may be this client's own:
+    when the next one finds the name taken, it is logged in to.
     """
 
     def __init__(self, given: Credentials | None, auth: Auth | None, register: bool) -> None:
@@ -97,16 +100,38 @@ class Login:
         self._auth = auth
         self._register = register
         self._succeeded = False
+        # A `register` waits for its answer; one never had any.
+        self._pending = self._in_doubt = False
+
+    def answered(self) -> None:
+        """The server has refused the last of :meth:`tries`, so it made no account."""
+        self._pending = False
+
+    def goes_on(self, refused: InorderError) -> bool:
+        """Whether the next of :meth:`tries` may do better."""
+        if refused.code == "name_taken":
+            return self._in_doubt
+        return judge(refused) is Verdict.LOG_IN_ANEW
 
     def succeeded(self) -> None:
         """The account is made: from now on it is only logged in to."""
         self._succeeded, self._register = True, False
+        self._pending = self._in_doubt = False
         if self._given is not None:
             self._given = replace(self._given, register=False)
 
     async def tries(self, token: str | None) -> AsyncGenerator[Credentials, None]:
         """``token``: the newest that the server gave. Each next one only if the one before
         was refused."""
+        async with aclosing(self._own(token)) as own:
+            async for each in own:
+                self._in_doubt = self._in_doubt or self._pending
+                self._pending = each.register
+                yield each
+                if each.register and self._in_doubt:
+                    yield replace(each, register=False)
+
+    async def _own(self, token: str | None) -> AsyncGenerator[Credentials, None]:
         given = self._given
         if given == _BY_HEADERS:
             yield _BY_HEADERS

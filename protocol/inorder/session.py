@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from msgspec import UNSET
 
-from . import retry
 from .codes import CloseCode
 from .core import Core
 from .credentials import Login, State
@@ -36,7 +35,6 @@ from .job import Job
 from .link import CLOSE_TIMEOUT, DROP_TIMEOUT, Link
 from .messages import MethodLine, Receipt, StatusReport
 from .phases import Phase
-from .retry import Verdict
 
 log = logging.getLogger("inorder")
 
@@ -252,6 +250,7 @@ class Session:
         for task in link.tasks:
             self._tasks.add(task)
             task.add_done_callback(self._done)
+        refused: InorderError | None = None
         async with aclosing(self._login.tries(self._core.token)) as tries:
             async for credentials in tries:
                 self._greeted = self._loop.create_future()
@@ -260,9 +259,13 @@ class Session:
                 error = await self._greeted
                 if error is None:
                     return
-                refused = error
-                if retry.judge(refused) is not Verdict.LOG_IN_ANEW:
+                self._login.answered()
+                # That the name is taken says more than that its password is another.
+                if refused is None or refused.code != "name_taken":
+                    refused = error
+                if not self._login.goes_on(error):
                     break
+        assert refused is not None
         raise refused
 
     async def _come_back(self) -> None:

@@ -143,6 +143,30 @@ test("a login by the newest token, then by one's own credentials", async () => {
   await session.detach();
 });
 
+test("an account that was made without an answer is one's own", async () => {
+  const options = { auth: { username: "ann", password: "pw" }, register: true, keepTrying: true };
+  for (const theirs of [false, true]) {
+    const connecting = connect(URL, { ...options, host });
+    const ended = connecting.catch((error) => error);
+    await settled();
+    await FakeSocket.last.open();
+    assert.deepEqual(kinds(FakeSocket.last.take()), ["register"]);
+    await FakeSocket.last.drop();
+    await clock.pass(0.5);
+    await FakeSocket.last.open();
+    assert.deepEqual(kinds(FakeSocket.last.take()), ["register"]);
+    await FakeSocket.last.say({ ...refusal("name_taken"), of: "register" });
+    assert.deepEqual(kinds(FakeSocket.last.take()), ["hello"]);
+    if (theirs) {
+      await FakeSocket.last.say({ ...refusal("unauthenticated"), of: "hello" });
+      assert.equal((await ended).code, "name_taken");
+    } else {
+      await FakeSocket.last.say(welcome());
+      await (await connecting).detach();
+    }
+  }
+});
+
 test("auth that fails later is a reason to come back later", async () => {
   const answers = ["a", new Error("no network"), { username: "ann", password: "pw" }];
   const auth = () => {

@@ -345,6 +345,32 @@ async def test_the_first_connection_fails_at_once_unless_it_is_to_be_tried_again
         assert await session.request("echo", 1) == [1]
 
 
+async def cut(peer, hello):
+    peer.socket.transport.abort()
+
+
+def taken(then):
+    """The name is taken; what comes next is ``then``'s."""
+
+    async def script(peer, register):
+        await peer.say({**REFUSED, "of": "register", "code": "name_taken", "retry": False})
+        await then(peer, await peer.get())
+
+    return script
+
+
+async def test_an_account_that_was_made_without_an_answer_is_ones_own(serving, model):
+    ann = {"username": "ann", "password": "pw", "register": True}
+    url, seen = await serving(cut, taken(following(model())))
+    async with inorder.connect(url, **ann, keep_trying=True, backoff=at_once) as session:
+        assert await session.request("echo", 1) == [1]
+    assert [hello["type"] for hello in seen] == ["register", "register"]
+    url, _ = await serving(cut, taken(refusing("unauthenticated")))
+    with pytest.raises(inorder.LoginFailed) as caught:
+        await inorder.connect(url, **ann, keep_trying=True, backoff=at_once)
+    assert caught.value.code == "name_taken", "it is somebody else's"
+
+
 async def test_the_first_connection_is_not_tried_for_ever(unused_tcp_port, serving):
     url = f"ws://127.0.0.1:{unused_tcp_port}/ws"
     with pytest.raises(inorder.ConnectionLost, match="no connection for 0"):

@@ -1,6 +1,7 @@
 // Who one is: the part of `hello` and `register` that proves it.
 
 import { ConnectionLost, InorderError, LoginFailed } from "./errors.js";
+import { judge } from "./retry.js";
 
 /**
  * @typedef {string | {token: string} | {username: string, password: string}} Answer a token, or
@@ -29,7 +30,8 @@ function credentials(answer, register) {
  * Coming back one has a token from the server, which costs it less than a password; where that
  * is refused, the program's own are tried. What an `auth` function returned and was refused is
  * asked for once again. What it throws is a reason to come back later, but for the first
- * connection.
+ * connection. Where the answer to a `register` was lost, the account may be this client's own:
+ * when the next one finds the name taken, it is logged in to.
  */
 export class Login {
   /** @param {Auth | undefined} auth @param {boolean} register make the account first */
@@ -38,13 +40,25 @@ export class Login {
     this._given = auth === undefined || typeof auth === "function" ? null : auth;
     this._register = register;
     this._succeeded = false;
+    // A `register` waits for its answer; one never had any.
+    this._pending = this._inDoubt = false;
     if (this._given !== null) credentials(this._given, register);
+  }
+
+  /** The server has refused the last of `tries`, so it made no account. */
+  answered() {
+    this._pending = false;
+  }
+
+  /** Whether the next of `tries` may do better. @param {InorderError} refused */
+  goesOn(refused) {
+    return refused.code === "name_taken" ? this._inDoubt : judge(refused) === "log in anew";
   }
 
   /** The account is made: from now on it is only logged in to. */
   succeeded() {
     this._succeeded = true;
-    this._register = false;
+    this._register = this._pending = this._inDoubt = false;
   }
 
   /**
@@ -54,6 +68,16 @@ export class Login {
    * @returns {AsyncGenerator<Credentials, void, void>}
    */
   async *tries(token) {
+    for await (const each of this._own(token)) {
+      this._inDoubt ||= this._pending;
+      this._pending = each.register === true;
+      yield each;
+      if (each.register && this._inDoubt) yield { ...each, register: false };
+    }
+  }
+
+  /** @param {string | null} token @returns {AsyncGenerator<Credentials, void, void>} */
+  async *_own(token) {
     if (token !== null) yield { token };
     if (this._given !== null) {
       const own = credentials(this._given, this._register);

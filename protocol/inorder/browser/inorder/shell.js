@@ -4,7 +4,7 @@ import { ConnectionLost, InorderError } from "./errors.js";
 import { Deferred } from "./job.js";
 import { SUBPROTOCOL } from "./messages.js";
 import { isLive, Phase } from "./phases.js";
-import { CLOSE, judge } from "./retry.js";
+import { CLOSE } from "./retry.js";
 
 /** @typedef {import("./core.js").Core} Core */
 /** @typedef {import("./events.js").CoreEvent} CoreEvent */
@@ -148,8 +148,12 @@ export class Shell extends EventTarget {
       this._greeted = new Deferred();
       this._core.hello(credentials, this._client);
       this._flush();
-      refused = await this._greeted.promise;
-      if (!refused || judge(refused) !== "log in anew") break;
+      const error = await this._greeted.promise;
+      if (!error) return null;
+      this._login.answered();
+      // That the name is taken says more than that its password is another.
+      if (refused?.code !== "name_taken") refused = error;
+      if (!this._login.goesOn(error)) break;
     }
     return refused;
   }
