@@ -23,6 +23,7 @@ from inorder import codec
 from inorder.codes import CloseCode
 from inorder.messages import Accepted, Error, Result
 
+from .acceptances import Acceptances
 from .stores.port import Outcome, StoreUnavailable
 from .wire import Wire
 
@@ -35,9 +36,6 @@ _FRAME_BYTES = 64 << 10
 _PORTION_BYTES = 256 << 10
 # What a repeat that waits for its turn counts for, in bytes.
 _REPEAT_BYTES = 64
-# Seconds (at most twice so many) for which an `accepted` waits for an outcome that is on its way
-# and says it, too.
-_HOLD = 0.05
 # Seconds that a peer has to answer the close where nothing else is due to it.
 _CLOSE_TIMEOUT = 5
 # Seconds until a store that is away is asked again.
@@ -99,14 +97,9 @@ class Outbox:
         self._bytes = 0
         # The next one, which waits for the socket.
         self._frame = b""
-        self._accepted: Accepted | None = None
-        self._each_accepted = False
-        self._outcome_put = 0
+        self._acceptances = Acceptances(self.put, self._notify)
         self._sent = 0
         self._settled: Callable[[], int] = lambda: 0
-        self._coming: Callable[[], int] = lambda: 0
-        self._holding: asyncio.TimerHandle | None = None
-        self._held = 0
         self._read: ReadOutcomes | None = None
         self._closing: tuple[CloseCode, str] | None = None
         self._shut = False
@@ -149,16 +142,7 @@ class Outbox:
         """
         if self._read is None or self._closing is not None:
             return
-        waiting = self._accepted
-        if not self.arrays or not cumulative:
-            # One by itself must not stand for an earlier one, and no later one may overtake it.
-            self._each_accepted = True
-            self._tell_accepted()
-        if self._each_accepted or (waiting is not None and waiting.seq >= accepted.seq):
-            self.put(codec.encode(accepted))
-        else:
-            self._accepted = accepted
-            self._notify()
+        self._acceptances.add(accepted, by_itself=not (self.arrays and cumulative))
 
     def progress(self, message: bytes) -> None:
         """Dropped where the peer is behind: the only lossy message."""
@@ -179,7 +163,8 @@ class Outbox:
 
     def _put_outcome(self, outcome: Outcome) -> None:
         message = outcome_message(outcome)
-        self._sent = self._outcome_put = outcome.seq
+        self._sent = outcome.seq
+        self._acceptances.settled(outcome.seq)
         self._messages.append(message)
         self._bytes += len(message)
 
@@ -198,10 +183,8 @@ class Outbox:
         """Outcomes after ``sent`` are due from now on. ``settled`` says up to which seq there
         are any, ``coming`` up to which they are in the journal's hands at least."""
         self._sent = sent
-        self._outcome_put = 0
-        self._accepted = None
+        self._acceptances.open(coming)
         self._settled = settled
-        self._coming = coming
         self._read = read
         self._notify()
 
@@ -322,9 +305,7 @@ class Outbox:
         self._frame = b""
         self._closing = self._closing or (CloseCode.DONE, "done")
         self._messages.clear()
-        self._accepted = None
-        if self._holding is not None:
-            self._holding.cancel()
+        self._acceptances.close()
         self._bytes = 0
         self.stuck_since = None
         self._notify()
@@ -353,13 +334,8 @@ class Outbox:
         many as fit. False where there is nothing to write, or it has to be fetched before."""
         if self._frame:
             return True
-        parts = []
-        accepted = self._accepted
-        if accepted is not None and not self._is_held(accepted):
-            self._accepted = None
-            # An outcome that waits says it, too.
-            if accepted.seq > self._outcome_put:
-                parts.append(codec.encode(accepted))
+        accepted = self._acceptances.take(at_once=self._closing is not None)
+        parts = [] if accepted is None else [accepted]
         size = 0
         most = self._batch if self.arrays else 1
         messages = self._messages
@@ -377,30 +353,6 @@ class Outbox:
         if self._room is not None and not self.full:
             self._make_room()
         return True
-
-    def _is_held(self, accepted: Accepted) -> bool:
-        """Whether it is left to the outcome, which mostly comes with the next commit: half of
-        all frames where a client has one request under way (a tenth of the time, measured)."""
-        if not self._outcome_put < accepted.seq <= self._coming() or self._closing is not None:
-            return False
-        if self._holding is None:
-            self._held = accepted.seq
-            self._holding = self._loop.call_later(_HOLD, self._hold_no_longer)
-        return True
-
-    def _hold_no_longer(self) -> None:
-        """Where the store takes its time: what was accepted is told without the outcome."""
-        self._holding = None
-        if self._held > self._outcome_put:
-            self._tell_accepted()
-        else:
-            # What waits now came later.
-            self._notify()
-
-    def _tell_accepted(self) -> None:
-        accepted, self._accepted = self._accepted, None
-        if accepted is not None and accepted.seq > self._outcome_put:
-            self.put(codec.encode(accepted))
 
     async def _fetch(self) -> None:
         """The outcome to be sent again has come to its turn."""
