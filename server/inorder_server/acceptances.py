@@ -49,7 +49,7 @@ class Acceptances:
         newest = self._newest
         if by_itself:
             self._each = True
-            self._tell()
+            self.tell()
         if self._each or (newest is not None and newest.seq >= accepted.seq):
             self._put(codec.encode(accepted))
         else:
@@ -79,6 +79,12 @@ class Acceptances:
         self._newest = None
         return codec.encode(newest)
 
+    def tell(self) -> None:
+        """The one that waits goes before what is put next."""
+        newest, self._newest = self._newest, None
+        if newest is not None and newest.seq > self._settled:
+            self._put(codec.encode(newest))
+
     def close(self) -> None:
         """None is told any more, and there is no way back to who was told."""
         self._newest = None
@@ -90,15 +96,10 @@ class Acceptances:
         """Where the store takes its time: what was accepted is told without the outcome."""
         self._timer = None
         if self._held > self._settled:
-            self._tell()
+            self.tell()
         else:
             # What waits now came later.
             self._notify()
-
-    def _tell(self) -> None:
-        newest, self._newest = self._newest, None
-        if newest is not None and newest.seq > self._settled:
-            self._put(codec.encode(newest))
 
 
 def _nobody(*_: object) -> None:

@@ -147,6 +147,8 @@ class Outbox:
     def progress(self, message: bytes) -> None:
         """Dropped where the peer is behind: the only lossy message."""
         if self._read is not None and not self.full:
+            # What runs was accepted: nobody should hear of it the other way round.
+            self._acceptances.tell()
             self.put(message)
 
     def outcomes(self, outcomes: Sequence[Outcome]) -> None:

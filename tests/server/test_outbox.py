@@ -224,6 +224,18 @@ async def test_an_accepted_waits_for_an_outcome_that_is_on_its_way() -> None:
 
 
 @virtual
+async def test_one_that_waits_is_told_before_progress() -> None:
+    async with desk() as d:
+        d.open()
+        d.coming = 1
+        d.outbox.accepted(accepted(1), cumulative=True)
+        d.outbox.progress(plain("progress"))
+        d.settle(1)
+        await settled()
+        assert d.socket.types == ["accepted", "progress", "result"]
+
+
+@virtual
 async def test_it_waits_only_so_long() -> None:
     async with desk() as d:
         d.open()
