@@ -103,12 +103,10 @@ class Login:
         # A `register` waits for its answer; one never had any.
         self._pending = self._in_doubt = False
 
-    def answered(self) -> None:
-        """The server has refused the last of :meth:`tries`, so it made no account."""
-        self._pending = False
-
     def goes_on(self, refused: InorderError) -> bool:
-        """Whether the next of :meth:`tries` may do better."""
+        """Whether the next of :meth:`tries` may do better than the one that was refused."""
+        # What may pass may have come after the account was made.
+        self._pending = self._pending and refused.retry
         if refused.code == "name_taken":
             return self._in_doubt
         return judge(refused) is Verdict.LOG_IN_ANEW

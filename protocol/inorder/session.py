@@ -259,7 +259,6 @@ class Session:
                 error = await self._greeted
                 if error is None:
                     return
-                self._login.answered()
                 # That the name is taken says more than that its password is another.
                 if refused is None or refused.code != "name_taken":
                     refused = error

@@ -236,25 +236,6 @@ async def test_one_that_waits_is_told_before_progress() -> None:
 
 
 @virtual
-async def test_it_waits_only_so_long() -> None:
-    async with desk() as d:
-        d.open()
-        d.coming = 3
-        began = asyncio.get_running_loop().time()
-        for seq in (1, 2):
-            d.outbox.accepted(accepted(seq), cumulative=True)
-        while not d.socket.types:
-            await asyncio.sleep(0.001)
-        assert asyncio.get_running_loop().time() - began == pytest.approx(0.05, abs=0.002)
-        assert [m["seq"] for m in d.socket.of("accepted")] == [2]
-        d.outbox.accepted(accepted(3), cumulative=True)
-        await settled()
-        assert len(d.socket.types) == 1, "the next one waits anew"
-        await asyncio.sleep(0.06)
-        assert [m["seq"] for m in d.socket.of("accepted")] == [2, 3]
-
-
-@virtual
 async def test_each_waits_a_time_of_its_own() -> None:
     async with desk() as d:
         d.open()
@@ -280,18 +261,6 @@ async def test_one_that_waits_is_told_before_the_close() -> None:
         await settled()
         assert d.socket.types == ["accepted"]
         assert d.socket.closed == (CloseCode.RESTART, "draining")
-
-
-@virtual
-async def test_one_that_waits_goes_before_one_by_itself() -> None:
-    async with desk() as d:
-        d.open()
-        d.coming = 2
-        d.outbox.accepted(accepted(1), cumulative=True)
-        await settled()
-        d.outbox.accepted(accepted(2), cumulative=False)
-        await settled()
-        assert [m["seq"] for m in d.socket.of("accepted")] == [1, 2]
 
 
 @virtual

@@ -49,12 +49,5 @@ async def test_whole_texts_are_taken_and_everything_else_is_received_in_order() 
     assert came[:1] == [("taken", "a")]
     # What comes behind something that was not read yet is not taken before it.
     assert [what for _, what in came] == ["a", "bc", b"d", "e", "no, wait", "no", "f"]
-    assert {what: how for how, what in came} | {"e": ""} == {
-        "a": "taken",
-        "bc": "received",
-        b"d": "received",
-        "e": "",
-        "no, wait": "received",
-        "no": "received",
-        "f": "received",
-    }
+    # "e" may come before its reader has gone on.
+    assert {what for how, what in came if how == "taken"} <= {"a", "e"}

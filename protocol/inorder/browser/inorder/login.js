@@ -45,13 +45,11 @@ export class Login {
     if (this._given !== null) credentials(this._given, register);
   }
 
-  /** The server has refused the last of `tries`, so it made no account. */
-  answered() {
-    this._pending = false;
-  }
-
-  /** Whether the next of `tries` may do better. @param {InorderError} refused */
+  /** Whether the next of `tries` may do better than the one that was refused.
+   *  @param {InorderError} refused */
   goesOn(refused) {
+    // What may pass may have come after the account was made.
+    this._pending &&= refused.retry;
     return refused.code === "name_taken" ? this._inDoubt : judge(refused) === "log in anew";
   }
 

@@ -150,7 +150,6 @@ export class Shell extends EventTarget {
       this._flush();
       const error = await this._greeted.promise;
       if (!error) return null;
-      this._login.answered();
       // That the name is taken says more than that its password is another.
       if (refused?.code !== "name_taken") refused = error;
       if (!this._login.goesOn(error)) break;
