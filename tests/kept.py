@@ -132,7 +132,9 @@ class _Tables:
 
     def sessions(self) -> list[Session]:
         *columns, receipt = Session._fields
-        rows = self._read(f"SELECT {', '.join(columns)}, {receipt} FROM sessions ORDER BY n")
+        with self._open() as db, closing(sqlite_file.copied(db)) as copy:
+            query = f"SELECT {', '.join(columns)}, {receipt} FROM sessions ORDER BY n"
+            rows = copy.execute(query).fetchall()
         return [Session(*row, _json(receipt)) for *row, receipt in rows]
 
     def requests(self) -> list[Request]:

@@ -27,6 +27,7 @@ if __name__ == "__main__":
     _HERE = Path(__file__).parent
     sys.path[:0] = [str(_HERE), str(_HERE.parent)]
 
+import sqlite_file
 from cases import Case, Load
 from machine import this_machine
 from measure import Form, by_turns
@@ -169,9 +170,11 @@ async def acceptance(folder: Path, full: Journal, size: Size) -> list[tuple[floa
     return found
 
 
-async def start(folder: Path, size: Size, row: _Row, counting: str) -> tuple[float, float]:
+async def start(
+    folder: Path, size: Size, row: _Row, reached: Callable[[sqlite3.Connection], int]
+) -> tuple[float, float]:
     """Seconds from a server's start, with as many unfinished requests, until it listens, all of
-    them taken up, and until ``counting`` finds something in every session."""
+    them taken up, and until all its sessions have ``reached`` what that counts."""
     each = size.unfinished // size.sessions
     journal = Journal(folder, "inorder", size.sessions)
     await journal.open()
@@ -185,11 +188,28 @@ async def start(folder: Path, size: Size, row: _Row, counting: str) -> tuple[flo
         loaded = time.perf_counter() - begun
         with closing(sqlite3.connect(server.database)) as db:
             async with asyncio.timeout(_PATIENCE):
-                while db.execute(counting).fetchone()[0] < size.sessions:
+                while reached(db) < size.sessions:
                     await asyncio.sleep(_LOOK)
         return loaded, time.perf_counter() - begun
     finally:
         await server.kill()
+
+
+def _running(db: sqlite3.Connection) -> int:
+    """Sessions whose first request has its start mark."""
+    marked = db.execute(
+        f"SELECT id FROM marks JOIN sessions ON n = key >> {sqlite_file.SEQ_BITS} WHERE attempt > 0"
+    )
+    return len({id for (id,) in marked} | sqlite_file.logged(db, sqlite_file.MARK).keys())
+
+
+def _done(db: sqlite3.Connection) -> int:
+    """Sessions in which all is settled."""
+    last = sqlite_file.logged(db, sqlite_file.OUTCOME)
+    return sum(
+        0 < accepted == max(settled, last.get(id, 0))
+        for id, accepted, settled in db.execute("SELECT id, accepted, settled FROM sessions")
+    )
 
 
 async def measure(folder: Path, size: Size) -> None:
@@ -212,19 +232,11 @@ async def measure(folder: Path, size: Size) -> None:
         f" {median(kept for _, kept in both):,.0f} beside {size.kept:,} outcomes kept:"
         f" {median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})"
     )
-    kinds = (
-        ("long", _long, "running", "SELECT count(*) FROM marks WHERE attempt > 0"),
-        (
-            "no time",
-            _quick,
-            "done",
-            "SELECT count(*) FROM sessions WHERE settled = accepted AND accepted",
-        ),
-    )
-    for time_taken, row, end, question in kinds:
+    kinds = (("long", _long, "running", _running), ("no time", _quick, "done", _done))
+    for time_taken, row, end, reached_by in kinds:
         at = folder / end
         at.mkdir()
-        loaded, reached = await start(at, size, row, question)
+        loaded, reached = await start(at, size, row, reached_by)
         print(
             f"a start with {size.unfinished:,} unfinished requests that take {time_taken}, in"
             f" {size.sessions:,} sessions: loaded after {loaded:.2f} s, {end} in all after"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from loguru import logger
 from node_bench import Bench, ask, gone, left, receipt, serving, settled, tasks_of, three, work
+from sqlite_file import catch_up
 from virtual_time import virtual
 
 from inorder.messages import Receipt
@@ -191,6 +192,7 @@ async def test_a_row_deleted_by_hand_from_a_real_file(tmp_path: Path) -> None:
         while len(peer.outcomes) < 3:
             await asyncio.sleep(0.01)
     with sqlite3.connect(path) as db:
+        catch_up(db)
         db.execute("DELETE FROM runs WHERE NOT key & 1 AND instr(head, '#2')")
     db.close()
     bench.registry.leave(queue, "finish")

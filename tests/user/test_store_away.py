@@ -60,7 +60,8 @@ async def test_the_store_goes_away_and_comes_back(serve) -> None:
             said = {message["type"] for message in client.seen}
             assert said == {"welcome", "accepted", "progress", "error", "pong"}
             assert [m["id"] for m in client.seen if m["type"] == "accepted"] == ["a"]
-            rows = [(row.id, row.ending) for row in sqlite_file.requests(lock)]
+            with closing(sqlite3.connect(server.database)) as db:
+                rows = [(row.id, row.ending) for row in sqlite_file.requests(db)]
             assert rows == [("a", None)], "what was not committed was not announced either"
             lock.execute("ROLLBACK")
 

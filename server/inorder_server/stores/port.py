@@ -47,7 +47,7 @@ class User(Struct, frozen=True):
     created_ms: int
 
 
-class RequestRow(Struct, gc=False):
+class RequestRow(Struct, gc=False, array_like=True):
     """An accepted request. ``params`` is None where the client gave none.
 
     ``attempt`` counts its start marks. ``ending`` and ``outcome`` are None until it is
@@ -148,6 +148,8 @@ class Command(Struct, frozen=True):
 
 
 # ---- writes that are committed in groups
+#
+# Those with a tag are kept by the SQLite adapter as they are, in the order of their fields.
 
 
 class Create(Struct, gc=False):
@@ -161,7 +163,7 @@ class Create(Struct, gc=False):
     at_ms: int
 
 
-class Insert(Struct, gc=False):
+class Insert(Struct, gc=False, array_like=True, tag=1):
     """P6 and P7. The next number's row, and with it the session's ``accepted``."""
 
     session: str
@@ -169,7 +171,7 @@ class Insert(Struct, gc=False):
     row: RequestRow
 
 
-class Settle(Struct, gc=False):
+class Settle(Struct, gc=False, array_like=True, tag=2):
     """P8. The outcome of the lowest unsettled request, once."""
 
     session: str
@@ -188,7 +190,7 @@ class MarkCancel(Struct, gc=False):
     seq: int
 
 
-class MarkStart(Struct, gc=False):
+class MarkStart(Struct, gc=False, array_like=True, tag=3):
     """P5. ``attempt`` as a value: the start mark of a head that may have run before."""
 
     session: str
@@ -197,7 +199,7 @@ class MarkStart(Struct, gc=False):
     attempt: int
 
 
-class Acknowledge(Struct, gc=False):
+class Acknowledge(Struct, gc=False, array_like=True, tag=4):
     """P10. Moves ``acked`` to ``seq`` and the tallies with it (counted from the rows), strips
     those rows to {id, digest}, and deletes stripped ones older than ``keep`` numbers."""
 

@@ -29,10 +29,11 @@ from .port import (
 )
 from .sqlite_file import prepare
 from .sqlite_lock import ServingLock
+from .sqlite_log import replay
 from .sqlite_owned import Owned
 from .sqlite_schema import connect
 from .sqlite_thread import SqliteThread
-from .sqlite_writes import commit
+from .sqlite_writes import catch_up, commit
 
 _EXPIRED_AT_ONCE = 50
 _CHECKPOINT_PAGES = 2000  # 16 MB of log
@@ -58,6 +59,7 @@ class SqliteStore:
         self._reader: SqliteThread | None = None
         self._checkpointer: SqliteThread | None = None
         self._checkpoint: asyncio.Task[None] | None = None
+        self._replayed = False
         self._claims: tuple[dict[str, None], asyncio.Task[set[str]]] | None = None
 
     async def open(self, node: str) -> None:
@@ -65,12 +67,12 @@ class SqliteStore:
         if self._lock is not None:
             await asyncio.to_thread(self._lock.take)
             self._node = Owned(node)
-        self._writer = SqliteThread("inorder-sqlite-writer", self._connect)
+        self._writer = SqliteThread("inorder-sqlite-writer", self._connect_writer)
         self._reader = SqliteThread("inorder-sqlite-reader", self._connect_reader)
         try:
             if self._node is not None:
                 self._checkpointer = SqliteThread("inorder-sqlite-checkpoints", self._connect)
-                await self._writer.call(rare.free_all)
+                await self._writer.call(rare.take_over, self._node)
         except BaseException:
             await self.close()
             raise
@@ -78,6 +80,10 @@ class SqliteStore:
     async def close(self) -> None:
         if self._checkpoint is not None:
             await asyncio.wait([self._checkpoint])
+        if self._node is not None and self._writer is not None:
+            # What can't be done now, the next start does.
+            with contextlib.suppress(StoreUnavailable):
+                await self._writer.call(catch_up, self._node)
         for thread in (self._checkpointer, self._writer, self._reader):
             if thread is not None:
                 await thread.close()
@@ -86,6 +92,12 @@ class SqliteStore:
 
     def _connect(self) -> sqlite3.Connection:
         return connect(self._path, self._busy_ms)
+
+    def _connect_writer(self) -> sqlite3.Connection:
+        if self._node is not None:
+            # What the connection before had begun may have been done, or not.
+            self._node.sure = False
+        return self._connect()
 
     def _connect_reader(self) -> sqlite3.Connection:
         return connect(self._path, self._busy_ms, read_only=True)
@@ -108,15 +120,24 @@ class SqliteStore:
             raise StoreError(f"{self.name} is not open for serving: its sessions are not ours")
         return self._node
 
+    async def _caught_up(self, session: str | None = None) -> None:
+        """Before rows of this session, or of all, are read: the log may be further."""
+        if self._node is None:
+            if not self._replayed:
+                await self._write.call(replay)
+                self._replayed = True
+        elif session in self._node.ahead if session else self._node.ahead:
+            await self._write.call(catch_up, self._node, None if session is None else [session])
+
     # -- sessions
 
     async def commit(self, writes: Sequence[Write]) -> set[str]:
         owned = self._owned
         fenced = await self._write.call(commit, owned, writes)
-        if owned.logged >= _CHECKPOINT_PAGES and (
+        if owned.pages >= _CHECKPOINT_PAGES and (
             self._checkpoint is None or self._checkpoint.done()
         ):
-            owned.logged = 0
+            owned.pages = 0
             self._checkpoint = asyncio.create_task(self._copy_log(), name="checkpoint")
         return fenced
 
@@ -155,6 +176,7 @@ class SqliteStore:
         return await self._write.call(rare.claim, self._owned, wanted)
 
     async def session(self, session: str) -> SessionRow | None:
+        await self._caught_up(session)
         found = await self._read.call(reads.session, session)
         return None if found is None else found[1]
 
@@ -162,9 +184,11 @@ class SqliteStore:
         return await self._read.call(reads.unfinished)
 
     async def outcomes(self, session: str, after: int, upto: int, max_bytes: int) -> list[Outcome]:
+        await self._caught_up(session)
         return await self._read.call(rows.outcomes, session, after, upto, max_bytes)
 
     async def tally(self, session: str) -> Tally:
+        await self._caught_up(session)
         return await self._read.call(rows.tally, session)
 
     async def held(self, left_before_ms: int) -> list[str]:
@@ -213,9 +237,11 @@ class SqliteStore:
         return await self._read.call(reads.last_command)
 
     async def sessions(self) -> list[SessionRow]:
+        await self._caught_up()
         return await self._read.call(reads.sessions)
 
     async def requests(self, session: str, after: int = 0) -> AsyncIterator[RequestRow]:
+        await self._caught_up(session)
         while portion := await self._read.call(rows.requests, session, after):
             for row in portion:
                 yield row

@@ -1,7 +1,7 @@
 """Files of older formats, brought up to today's within the transaction that is open.
 
 Format 1 had a request and its outcome in one row, format 2 a row for either; since format 3
-they stand in runs.
+they stand in runs. Format 4 has a log in front of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from .port import RequestRow, Settle
 from .sqlite_runs import outcome_runs, packed, request_runs
-from .sqlite_schema import JOURNAL, SEQ_BITS
+from .sqlite_schema import JOURNAL, LOG, SEQ_BITS
 
 # In format 1 a row had its outcome too, or nothing but an empty ending. Half an outcome is none.
 _FROM_1 = """
@@ -73,6 +73,9 @@ def run(db: sqlite3.Connection, script: str) -> None:
 
 
 def upgrade(db: sqlite3.Connection, version: int) -> None:
+    if version == 3:
+        run(db, LOG)
+        return
     if version == 1:
         run(db, _FROM_1)
     run(db, _FROM_2)

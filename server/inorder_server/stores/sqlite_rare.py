@@ -11,14 +11,15 @@ from .port import RequestRow, SessionRow, User
 from .sqlite_owned import Owned
 from .sqlite_runs import counting
 from .sqlite_schema import MAX_SEQ, SEQ_BITS
-from .sqlite_writes import delete_rows
+from .sqlite_writes import catch_up, delete_rows
 
 # A command that no node has read within an hour (ms) concerns nobody any more.
 _COMMAND_LIFE = 3_600_000
 
 
-def free_all(db: sqlite3.Connection) -> None:
+def take_over(db: sqlite3.Connection, owned: Owned) -> None:
     """Whoever owned sessions is dead: the lock on the file is ours."""
+    catch_up(db, owned)
     db.execute("UPDATE sessions SET node = NULL WHERE node IS NOT NULL")
 
 
@@ -29,9 +30,12 @@ def checkpoint(db: sqlite3.Connection) -> None:
 
 def claim(db: sqlite3.Connection, owned: Owned, sessions: Iterable[str]) -> set[str]:
     """P2, for all that were asked for together: those that were to be had."""
-    numbers: dict[str, int] = {}
+    sessions = list(sessions)
+    catch_up(db, owned, sessions)
+    claimed: set[str] = set()
     db.execute("BEGIN IMMEDIATE")
     for session in sessions:
+        owned.standings.pop(session, None)
         found = db.execute(
             "SELECT n, epoch, clean, node FROM sessions WHERE id = ? AND state = 'live'"
             " AND (node IS NULL OR node = ?)",
@@ -48,10 +52,9 @@ def claim(db: sqlite3.Connection, owned: Owned, sessions: Iterable[str]) -> set[
             " open = accepted > settled WHERE n = ?",
             (epoch + 1, owned.node, n),
         )
-        numbers[session] = n
+        claimed.add(session)
     db.execute("COMMIT")
-    owned.numbers.update(numbers)
-    return set(numbers)
+    return claimed
 
 
 def claimed(db: sqlite3.Connection, session: str) -> tuple[SessionRow, list[RequestRow]] | None:

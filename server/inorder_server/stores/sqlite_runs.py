@@ -24,8 +24,9 @@ _T = TypeVar("_T")
 _MOST_ROWS = 256
 _MOST_BYTES = 1 << 16
 
-_LETTERS: dict[Ending, str] = {"done": "d", "failed": "f", "cancelled": "c"}
-ENDINGS: dict[str, Ending] = {letter: ending for ending, letter in _LETTERS.items()}
+LETTERS: dict[Ending, str] = {"done": "d", "failed": "f", "cancelled": "c"}
+"""How the endings stand in a run of outcomes."""
+ENDINGS: dict[str, Ending] = {letter: ending for ending, letter in LETTERS.items()}
 """Of the letters in a run of outcomes. Another one is for the audit to find."""
 
 Name = tuple[str, bytes, str]
@@ -72,13 +73,13 @@ def outcome_runs(base: int, settles: Sequence[Settle]) -> Sequence[Any]:
     first = settles[0]
     bodies: Sequence[tuple[int, bytes]]
     if len(settles) == 1:
-        letters = _LETTERS.get(first.ending, "?")
+        letters = LETTERS.get(first.ending, "?")
         bodies = ((first.at_ms, first.body),)
     else:
         sizes = [len(w.body) for w in settles]
         if len(settles) > _MOST_ROWS or sum(sizes) > _MOST_BYTES:
             return [v for part in _cut(settles, sizes) for v in outcome_runs(base, part)]
-        letters = "".join([_LETTERS.get(w.ending, "?") for w in settles])
+        letters = "".join([LETTERS.get(w.ending, "?") for w in settles])
         bodies = [(w.at_ms, w.body) for w in settles]
     return (base | first.seq) << 1 | 1, len(settles), letters, packed(bodies)
 

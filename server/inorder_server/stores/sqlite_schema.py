@@ -1,9 +1,10 @@
 """What is in the SQLite file, and how a connection to it is made.
 
-Consecutive requests of a session that are committed together are one row, a run (see
+What is committed goes into the log first (see :mod:`.sqlite_log`); all the rest of the file is
+as it was before what is there. Consecutive requests of a session are then one row, a run (see
 :mod:`.sqlite_runs`); so are outcomes. Both are in one table, whose key is the session's number,
 the ``seq`` of the first and which of the two it is: what a session does next is beside what it
-did last, on the same page, and pages are what a commit costs. No second index is ever written
+did last, on the same page, and pages are what it costs. No second index is ever written
 to, and no run written again. Once all of a run is acknowledged it goes, and what a late repeat
 is recognised by is left in another table, a hundred requests to a page.
 Pages that deleted rows leave are used again; the file does not shrink by itself, and stops
@@ -15,13 +16,20 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-VERSION = 3
+VERSION = 4
 
 SEQ_BITS = 34
 MAX_SEQ = (1 << SEQ_BITS) - 1
 MAX_NUMBER = (1 << (62 - SEQ_BITS)) - 1
 
-JOURNAL = """
+LOG = """\
+CREATE TABLE log (
+    n      INTEGER PRIMARY KEY,
+    writes BLOB NOT NULL         -- requests, outcomes, marks and acknowledgements of many sessions
+);"""
+
+JOURNAL = f"""
+{LOG}
 CREATE TABLE sessions (
     n          INTEGER PRIMARY KEY,
     id         TEXT NOT NULL UNIQUE,

@@ -1,19 +1,20 @@
 """What the writer thread does with a group of writes: all of them in one transaction.
 
-Insert and Settle are nearly all there is, so a group's are done together by
-:mod:`.sqlite_batch`, which counts on every one matching. Where one doesn't (a fenced session,
-a write repeated) the transaction is begun anew and :func:`_one_by_one` says exactly what
-matched, in order. The two must agree wherever the first succeeds.
+Nearly all are added to the log (:mod:`.sqlite_log`), which counts on every one matching where
+its session is. Where one doesn't (a fenced session, a write repeated) :func:`_one_by_one` says
+exactly what matched, in order, by the rows; so it does with all that a session is written that
+is made, attached or given up. The two must agree wherever the first succeeds.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
 
 import msgspec
 
+from . import sqlite_log as log
 from .port import (
     Acknowledge,
     Attach,
@@ -26,8 +27,9 @@ from .port import (
     Settle,
     Write,
 )
-from .sqlite_batch import USUAL, Batch
-from .sqlite_owned import Owned
+from .sqlite_fold import create_all
+from .sqlite_log import LOGGED, Logged
+from .sqlite_owned import Owned, Standing
 from .sqlite_runs import (
     ENDINGS,
     counting,
@@ -56,34 +58,120 @@ def commit(db: sqlite3.Connection, owned: Owned, writes: Sequence[Write]) -> set
     """Makes ``writes`` durable in order and returns the fenced sessions (see the port)."""
     if not writes:
         return set()
-    usual, others = _sorted(writes)
+    _make_sure(db, owned)
+    owned.sure = False
+    fenced = {w.session for w in writes if w.session in owned.broken} if owned.broken else set()
+    if fenced:
+        writes = [w for w in writes if w.session not in fenced]
+        owned.broken -= fenced
+    found = _log(db, owned, writes)
+    if found is None:
+        # What was taken of them is not in the file: it says where the sessions are.
+        _make_sure(db, owned)
+        owned.sure = False
+        found = _exactly(db, owned, writes)
+    owned.sure = True
+    return found | fenced
+
+
+def catch_up(db: sqlite3.Connection, owned: Owned, sessions: Iterable[str] | None = None) -> None:
+    """Gives these sessions, or every one, the rows that they lack."""
+    _make_sure(db, owned)
+    behind = [s for s in (owned.ahead if sessions is None else sessions) if s in owned.ahead]
+    if not behind:
+        return
+    owned.sure = False
     db.execute("BEGIN IMMEDIATE")
-    if usual and not Batch(db, owned).apply(usual):
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        db.execute("BEGIN IMMEDIATE")
-        others = list(writes)
-    fenced, left = _one_by_one(db, owned, others)
+    if log.catch_up(db, owned, behind):
+        db.execute("COMMIT")
+        owned.sure = True
+    else:
+        _make_sure(db, owned)
+
+
+def _make_sure(db: sqlite3.Connection, owned: Owned) -> None:
+    """Begins anew from the file where it may not have what is remembered, or more than that:
+    after an error, or where another process wrote to it."""
+    if owned.sure:
+        return
+    if db.in_transaction:
+        db.execute("ROLLBACK")
+    log.replay(db, owned)
+    owned.sure = True
+
+
+def _log(db: sqlite3.Connection, owned: Owned, writes: Sequence[Write]) -> set[str] | None:
+    """None where something didn't match."""
+    creates, usual, others = _sorted(writes)
+    if not _take(db, owned, creates, usual):
+        return None
+    if not (creates or others or log.is_long(owned)):
+        return None if usual and not log.append(db, owned, usual) else set()
+    db.execute("BEGIN IMMEDIATE")
+    numbers = [owned.standings[w.session].n for w in creates]
+    if not create_all(db, numbers, creates):
+        return None
+    if usual and not log.append(db, owned, usual):
+        return None
+    fenced: set[str] = set()
+    if others:
+        sessions = {w.session for w in others}
+        if not log.catch_up(db, owned, sessions):
+            return None
+        fenced = _one_by_one(db, owned, others)
+        for session in sessions:
+            owned.forget(session)
+    if log.is_long(owned) and not log.shorten(db, owned):
+        return None
     db.execute("COMMIT")
-    for session in fenced | left:
-        owned.forget(session)
     return fenced
 
 
-def _sorted(writes: Sequence[Write]) -> tuple[Sequence[Any], Sequence[Write]]:
-    """The usual ones, and the others with what their sessions do after them."""
-    if USUAL.issuperset(map(type, writes)):
-        return writes, ()
-    usual: list[Write] = []
-    others: list[Write] = []
+def _take(
+    db: sqlite3.Connection, owned: Owned, creates: Sequence[Create], usual: Sequence[Logged]
+) -> bool:
+    for w in creates:
+        if w.node != owned.node or w.session in owned.standings:
+            return False
+        owned.standings[w.session] = Standing(owned.next_number(db), w.epoch, w.node)
+    return log.take(lambda session: owned.standing(db, session), usual)
+
+
+def _exactly(db: sqlite3.Connection, owned: Owned, writes: Sequence[Write]) -> set[str]:
+    """All of them by the rows, which lack nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    for session in {w.session for w in writes}:
+        owned.forget(session)
+    fenced = _one_by_one(db, owned, writes)
+    db.execute("COMMIT")
+    return fenced
+
+
+def _sorted(
+    writes: Sequence[Write],
+) -> tuple[Sequence[Create], Sequence[Logged], Sequence[Write]]:
+    """New sessions, what goes into the log, and all writes of sessions that have one of
+    another kind."""
+    if LOGGED.issuperset(map(type, writes)):
+        return (), cast(Sequence[Logged], writes), ()
     special: set[str] = set()
+    begun: set[str] = set()
     for w in writes:
-        if type(w) in USUAL and w.session not in special:
-            usual.append(w)
-        else:
-            others.append(w)
+        # A session is made before it is written to; where it isn't, its writes go in order.
+        if type(w) not in LOGGED and (type(w) is not Create or w.session in begun):
             special.add(w.session)
-    return usual, others
+        begun.add(w.session)
+    creates: list[Create] = []
+    usual: list[Logged] = []
+    others: list[Write] = []
+    for w in writes:
+        if w.session in special:
+            others.append(w)
+        elif type(w) is Create:
+            creates.append(w)
+        else:
+            usual.append(cast(Logged, w))
+    return creates, usual, others
 
 
 def delete_rows(db: sqlite3.Connection, n: int) -> None:
@@ -134,13 +222,10 @@ class _Session:
         return None if n is None or values is None else cls(db, n, values)
 
 
-def _one_by_one(
-    db: sqlite3.Connection, owned: Owned, writes: Sequence[Write]
-) -> tuple[set[str], set[str]]:
-    """The fenced sessions, and those that are no longer this node's."""
+def _one_by_one(db: sqlite3.Connection, owned: Owned, writes: Sequence[Write]) -> set[str]:
+    """The fenced sessions."""
     sessions: dict[str, _Session | None] = {}
     fenced: set[str] = set()
-    left: set[str] = set()
     skip: dict[str, int] = {}
     for i, w in enumerate(writes):
         id = w.session
@@ -150,7 +235,6 @@ def _one_by_one(
             sessions[id] = _Session.load(db, owned.number(db, id))
             if (given_up := _given_up_by(sessions[id], owned.node, writes, i)) is not None:
                 skip[id] = given_up
-                left.add(id)
                 continue
         if type(w) is Create:
             sessions[id] = _create(db, owned, sessions[id], w)
@@ -164,9 +248,7 @@ def _one_by_one(
         )
         if not own:
             fenced.add(id)
-        elif type(w) is Release or type(w) is End:
-            left.add(id)
-    return fenced, left
+    return fenced
 
 
 def _given_up_by(s: _Session | None, node: str, writes: Sequence[Write], start: int) -> int | None:

@@ -90,12 +90,12 @@ async def test_it_is_durable_and_says_whose_it_is(store: SqliteStore, path: Path
     assert store.name == f"SQLite {path}"
     assert await in_writer(store, "PRAGMA journal_mode") == [("wal",)]
     assert await in_writer(store, "PRAGMA synchronous") == [(2,)]
-    assert await in_writer(store, "PRAGMA user_version") == [(3,)]
+    assert await in_writer(store, "PRAGMA user_version") == [(4,)]
     assert await in_writer(store, "PRAGMA application_id") == [(int.from_bytes(b"inor", "big"),)]
 
 
 async def test_no_second_index_is_written_to_for_a_request(store: SqliteStore) -> None:
-    for table in ("runs", "marks", "stripped"):
+    for table in ("log", "runs", "marks", "stripped"):
         assert await in_writer(store, f"PRAGMA index_list({table})") == []
 
 
@@ -120,7 +120,7 @@ async def test_a_newer_format(store: SqliteStore, path: Path) -> None:
     with other(path) as db:
         db.execute("PRAGMA user_version = 7")
     line = await refused(path)
-    assert line == f"{path} is of a newer inorder (format 7; this one knows 3)"
+    assert line == f"{path} is of a newer inorder (format 7; this one knows 4)"
 
 
 async def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -288,6 +288,7 @@ async def test_a_full_disk_at_the_first_request(store: SqliteStore) -> None:
 
 async def test_a_locked_file(store: SqliteStore, path: Path) -> None:
     assert await store.commit([create(), insert(1)]) == set()
+    await store._caught_up()
     with other(path) as db:
         db.execute("BEGIN EXCLUSIVE")
         for call in (
@@ -455,10 +456,11 @@ async def test_only_sessions_of_its_own_are_remembered(store: SqliteStore) -> No
     receipt = Receipt("a", 1, 0, 0, 0, 1, True)
     for s in "abc":
         assert await store.commit([create(s), insert(1, s)]) == set()
-    assert set(store._owned.numbers) == {"a", "b", "c"}
+    assert set(store._owned.standings) == {"a", "b", "c"}
     assert await store.commit([Release("a", 1, 1, None, True, False, receipt, 9)]) == set()
     assert await store.commit([End("b", 1, 1, receipt, 9)]) == set()
     assert await store.commit([insert(1, "c", epoch=0)]) == {"c"}
     assert await store.commit([insert(1, "nobody")]) == {"nobody"}
-    assert store._owned.numbers == {}
+    assert store._owned.standings == {}
+    assert store._owned.ahead == {}
     assert store._owned.was_clean == {}

@@ -51,6 +51,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 async def done(store: SqliteStore, writes: Sequence[Write]) -> None:
     assert await store.commit(writes) == set()
+    await store._caught_up()
 
 
 async def runs(store: SqliteStore, table: str = "runs") -> list[tuple[int, ...]]:
