@@ -30,7 +30,7 @@ LOGGED = frozenset({Insert, Settle, MarkStart, Acknowledge})
 
 # What a session's rows may be behind: what starting after a crash has to make up for, and what
 # is held in memory.
-_MOST_BYTES = 16 << 20
+_MOST_BYTES = 8 << 20
 _MOST_GROUPS = 2000
 _SESSIONS_AT_ONCE = 16
 
