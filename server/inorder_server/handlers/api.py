@@ -13,6 +13,8 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar, overload
 
+from msgspec import Struct
+
 from inorder.codes import ERROR_CODES
 
 if TYPE_CHECKING:
@@ -87,7 +89,17 @@ def _nobody_listens(value: Any) -> None:
     """What becomes of progress when a handler is called in a test."""
 
 
-class Request:
+class _Place(Struct, eq=False):
+    """Who sent a request, and where it stands."""
+
+    user: User
+    session: str = ""
+    id: str = "#1"
+    seq: int = 1
+    attempt: int = 1
+
+
+class Request(_Place, eq=False, kw_only=True):
     """The request that a handler runs for.
 
     - ``user``: who sent it; ``session``, ``id``, ``seq``: where it stands
@@ -95,48 +107,17 @@ class Request:
     - ``deadline``: when this attempt's time is up (seconds since 1970)
     - ``traceparent``: the client's W3C trace context, if it sent one
     - ``resources``: what the module's ``@lifespan`` yielded
+    - ``cancelled``: whether the client cancelled it or its time is up: a ``def`` handler that
+      runs for long looks here now and then, and returns
+    - ``emit``: where its progress goes
     """
 
-    __slots__ = (
-        "_emit",
-        "_log",
-        "attempt",
-        "cancelled",
-        "deadline",
-        "id",
-        "resources",
-        "seq",
-        "session",
-        "traceparent",
-        "user",
-    )
-
-    def __init__(
-        self,
-        user: User,
-        session: str = "",
-        id: str = "#1",
-        seq: int = 1,
-        attempt: int = 1,
-        *,
-        deadline: float = math.inf,
-        traceparent: str | None = None,
-        resources: Any = None,
-        emit: Callable[[Any], None] = _nobody_listens,
-    ) -> None:
-        self.user = user
-        self.session = session
-        self.id = id
-        self.seq = seq
-        self.attempt = attempt
-        self.deadline = deadline
-        self.traceparent = traceparent
-        self.resources = resources
-        self.cancelled = False
-        """Whether the client cancelled it or its time is up: a ``def`` handler that runs
-        for long looks here now and then, and returns."""
-        self._emit = emit
-        self._log: Logger | None = None
+    deadline: float = math.inf
+    traceparent: str | None = None
+    resources: Any = None
+    cancelled: bool = False
+    emit: Callable[[Any], None] = _nobody_listens
+    _log: Logger | None = None
 
     @property
     def key(self) -> str:
@@ -159,7 +140,7 @@ class Request:
     def progress(self, value: Any) -> None:
         """Tells the client how far it is: any JSON value. Plain, from any thread; may be
         lost on the way; never raises."""
-        self._emit(value)
+        self.emit(value)
 
     def __repr__(self) -> str:
         return f"<Request {self.key} {self.id!r} of {self.user.name!r}, attempt {self.attempt}>"

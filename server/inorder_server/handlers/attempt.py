@@ -14,6 +14,7 @@ from enum import Enum, auto
 from typing import Any, Protocol
 
 import msgspec
+from msgspec import Struct
 
 from .api import Request
 from .methods import Bound, Method
@@ -66,60 +67,30 @@ NEW, WAITING, RUNNING, ENDED = Phase
 NO, TIMEOUT, CANCEL = Stop
 
 
-class Attempt:
+class Attempt(Struct, eq=False):
     """One run of a handler. Used on the event loop only, :meth:`progress` apart.
 
-    ``started`` is when it began to run (monotonic seconds), ``timeout`` how long it may.
+    ``started`` is when it began to run (monotonic seconds), ``timeout`` how long it may. ``left``
+    is what it left behind, where it ended in its first step; ``steps`` what an ``async def``
+    handler goes through once it has suspended.
     """
 
-    __slots__ = (
-        "_around",
-        "_n",
-        "_on_progress",
-        "_task",
-        "_timer",
-        "_withdraw",
-        "bound",
-        "last",
-        "left",
-        "method",
-        "phase",
-        "request",
-        "started",
-        "steps",
-        "stop",
-        "timeout",
-    )
-
-    def __init__(
-        self,
-        around: Surroundings,
-        method: Method,
-        bound: Bound,
-        request: Request,
-        timeout: float,
-        last: bool,
-        on_progress: OnProgress,
-    ) -> None:
-        self.method = method
-        self.bound = bound
-        self.request = request
-        self.timeout = timeout
-        self.last = last
-        self.left: Any = None
-        """What it left behind, where it ended in its first step."""
-        self.started = 0.0
-        self.phase = NEW
-        self.stop = NO
-        self.steps: Steps | None = None
-        """What an ``async def`` handler goes through once it has suspended."""
-        self._around = around
-        self._on_progress = on_progress
-        self._n = 0
-        self._timer: Timer | None = None
-        self._withdraw: Callable[[], object] | None = None
-        self._task: asyncio.Task[Any] | None = None
-        request._emit = self.progress
+    _around: Surroundings
+    method: Method
+    bound: Bound
+    request: Request
+    timeout: float
+    last: bool
+    _on_progress: OnProgress
+    left: Any = None
+    started: float = 0.0
+    phase: Phase = NEW
+    stop: Stop = NO
+    steps: Steps | None = None
+    _n: int = 0
+    _timer: Timer | None = None
+    _withdraw: Callable[[], object] | None = None
+    _task: asyncio.Task[Any] | None = None
 
     @property
     def overdue(self) -> bool:
@@ -139,7 +110,9 @@ class Attempt:
         self.phase = RUNNING
         self._withdraw = None
         self.started = self._around.clock()
-        self.request.deadline = self._around.wall() + self.timeout
+        request = self.request
+        request.deadline = self._around.wall() + self.timeout
+        request.emit = self.progress
 
     def watch(self) -> None:
         """Sets the timer for its time, if that was not done before."""
@@ -161,7 +134,7 @@ class Attempt:
         # Freed as soon as nobody has it, rather than found by the collector: with a cycle in
         # what each request leaves, that one took a fifth of all time (measured).
         self.steps = None
-        self.request._emit = _over
+        self.request.emit = _over
 
     # ---- asking it to stop
 

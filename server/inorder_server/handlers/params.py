@@ -25,6 +25,7 @@ _ABSENT: Any = object()
 _MISSING = re.compile(r"Object missing required field `([^`]+)`")
 _SURPLUS = re.compile(r"Object contains unknown field `([^`]+)`")
 _MESSAGE_CHARACTERS = 1000
+_decode = msgspec.json.Decoder().decode
 _raw_items = msgspec.json.Decoder(list[msgspec.Raw])
 _WRONG_JSON = (msgspec.DecodeError, UnicodeError, RecursionError)
 
@@ -75,10 +76,11 @@ class Signature:
         Raises :class:`InvalidParams`.
         """
         text = b"" if params is None else params.strip()
-        if self._whole is not None:
+        whole = self._whole
+        if whole is not None:
             if not text or text == b"null":
-                return {} if self._whole_has_default else {self._whole: None}
-            return {self._whole: _value(text)}
+                return {} if self._whole_has_default else {whole: None}
+            return {whole: _value(text)}
         arguments = msgspec.structs.asdict(self._decoded(text))
         if self._has_defaults:
             return {name: value for name, value in arguments.items() if value is not _ABSENT}
@@ -119,7 +121,7 @@ class Signature:
 
 def _value(text: bytes) -> Any:
     try:
-        return msgspec.json.decode(text)
+        return _decode(text)
     except _WRONG_JSON as exc:
         raise _not_json(exc) from None
 

@@ -113,6 +113,8 @@ class Runner:
             attempt.left = left
             return None
         attempt.end()
+        if type(left) is Done and attempt.stop is NO:
+            return left
         return self._verdict(attempt, left)
 
     async def rest(self, attempt: Attempt, task: asyncio.Task[Any]) -> Verdict:
@@ -239,8 +241,6 @@ class Runner:
     # ---- what came of it
 
     def _verdict(self, attempt: Attempt, left: _Left | None) -> Verdict:
-        if type(left) is Done and attempt.stop is NO:
-            return left
         request = attempt.request
         if attempt.stop is not Stop.NO and isinstance(left, Exception):
             request.log.opt(exception=left).warning("the handler failed when it was stopped")

@@ -17,6 +17,8 @@ from .methods import Method
 
 _MESSAGE_CHARACTERS = 1000
 
+_encode = msgspec.json.Encoder().encode
+
 
 class Done(Struct, frozen=True, gc=False):
     """It returned: ``body`` is the JSON of its result."""
@@ -52,7 +54,7 @@ HANDLER_FAILED = Failed("handler_failed", "the handler failed")
 def judge_result(request: Request, value: Any, outcome_bytes: int) -> Done | Failed:
     """The verdict on what a handler returned. Outcomes have at most ``outcome_bytes``."""
     try:
-        body = msgspec.json.encode(value)
+        body = _encode(value)
     except Exception as exc:
         request.log.opt(exception=exc).error("the handler's result is no JSON value")
         return HANDLER_FAILED
