@@ -60,7 +60,7 @@ def _decide(
         entry = session.known(request.id)
         if entry is not None:
             return _repeat(session, entry, request.method, params)
-    if request.seq is not None:
+    if request.seq is not None and request.seq != session.last + 1:
         out_of_step = session.out_of_step(request.seq)
         if out_of_step is not None:
             return out_of_step
@@ -80,7 +80,12 @@ def _decide(
         return Refused("invalid_params", str(exc))
     except codec.Malformed as exc:
         return Refused("invalid_params", exc.message)
-    refused = _bounds(node, session)
+    if not node.journal.available:
+        return Refused("store_unavailable", "the store is away; nothing is accepted now", 1.0)
+    if node.journal.overloaded:
+        return Refused("overloaded", "too much waits to be committed", 1.0)
+    now = node.now()
+    refused = session.room(now)
     if refused is not None:
         return refused
     return session.take(
@@ -90,7 +95,7 @@ def _decide(
         params,
         request.timeout,
         request.traceparent,
-        node.now(),
+        now,
         numbered=request.seq is not None,
         free=method.idempotent,
     )
@@ -108,11 +113,3 @@ def _repeat(session: Session, entry: Entry, method: str, params: bytes | None) -
         words = f"outcome {entry.seq} was acknowledged"
         return Refused("already_acknowledged", words, None, {"seq": entry.seq})
     return Repeat(entry)
-
-
-def _bounds(node: Node, session: Session) -> Refused | None:
-    if not node.journal.available:
-        return Refused("store_unavailable", "the store is away; nothing is accepted now", 1.0)
-    if node.journal.overloaded:
-        return Refused("overloaded", "too much waits to be committed", 1.0)
-    return session.room(node.now())

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from inorder import codec
 
 from .handlers.api import Request
-from .handlers.methods import Bound, InvalidParams, Method
+from .handlers.methods import InvalidParams, Method
+from .handlers.params import Arguments
 from .handlers.runner import Again, Attempt, Cancelled, Done, Failed, Verdict
 from .handlers.slots import Slots
 from .session import Entry
@@ -230,10 +231,10 @@ class Execution:
         try:
             # Anew for each attempt: a handler may change its arguments. Nor are those kept that
             # were made when it was accepted: by now they are in no cache, these are (5 %).
-            bound = method.bind(self.entry.params)
+            arguments = method.bind(self.entry.params)
         except InvalidParams as exc:
             return Failed("handler_failed", f"the method no longer takes these params: {exc}", None)
-        attempt = self._attempt = _attempt(queue, self.entry, self.number, method, bound, last)
+        attempt = self._attempt = _attempt(queue, self.entry, self.number, method, arguments, last)
         self._started = queue.node.now()
         return await self._ended(queue.node.runner.run(attempt, queue.consumer))
 
@@ -269,11 +270,11 @@ def at_once(queue: Queue, entry: Entry, now: float) -> bytes | Execution:
     ):
         return Execution(queue, entry, now)
     try:
-        bound = method.bind(entry.params)
+        arguments = method.bind(entry.params)
     except InvalidParams:
         return Execution(queue, entry, now)  # a deploy changed what it takes
     entry.tries = 1
-    attempt = _attempt(queue, entry, 1, method, bound, method.attempts == 1)
+    attempt = _attempt(queue, entry, 1, method, arguments, method.attempts == 1)
     verdict = queue.node.runner.begin(attempt, queue.consumer)
     if type(verdict) is Done:
         return verdict.body
@@ -281,7 +282,7 @@ def at_once(queue: Queue, entry: Entry, now: float) -> bytes | Execution:
 
 
 def _attempt(
-    queue: Queue, entry: Entry, number: int, method: Method, bound: Bound, last: bool
+    queue: Queue, entry: Entry, number: int, method: Method, arguments: Arguments, last: bool
 ) -> Attempt:
     request = Request(
         queue.sender,
@@ -291,7 +292,9 @@ def _attempt(
         number,
         traceparent=entry.traceparent,
     )
-    return queue.node.runner.attempt(method, bound, request, entry.timeout, last, queue.progress)
+    return queue.node.runner.attempt(
+        method, arguments, request, entry.timeout, last, queue.progress
+    )
 
 
 def _is_exhausted(verdict: Done | Failed | Cancelled) -> TypeGuard[Failed]:

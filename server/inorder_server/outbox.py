@@ -160,13 +160,13 @@ class Outbox:
             return
         for outcome in outcomes:
             if self._bytes > HIGH_WATER or outcome.seq != self._sent + 1:
-                return
+                break
             self._put_outcome(outcome)
+        self._acceptances.settled(self._sent)
 
     def _put_outcome(self, outcome: Outcome) -> None:
         message = outcome_message(outcome)
         self._sent = outcome.seq
-        self._acceptances.settled(outcome.seq)
         self._messages.append(message)
         self._bytes += len(message)
 
@@ -381,6 +381,7 @@ class Outbox:
             return True
         for outcome in found:
             self._put_outcome(outcome)
+        self._acceptances.settled(self._sent)
         if not found:
             # Acknowledged meanwhile, or left for the next connection.
             self._sent = settled

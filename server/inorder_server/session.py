@@ -144,16 +144,14 @@ class Session:
         """How many at the front of ``unsettled`` have an outcome on its way to the journal."""
         self._retained: deque[Entry] = deque()
         self._by_id: dict[str, Entry] = {}
+        self.known = self._by_id.get
+        """The request that bears this id, if it is still remembered."""
         self._gap = False
         self._rate = rate
         self._tokens = max(rate, 1.0)
         self._refilled: float | None = None
 
     # ---- what to accept
-
-    def known(self, id: str) -> Entry | None:
-        """The request that bears this id, if it is still remembered."""
-        return self._by_id.get(id)
 
     def out_of_step(self, seq: int) -> Refused | Silent | None:
         """Whether a request that carries ``seq``, with an id not known, must be refused."""

@@ -17,7 +17,8 @@ import msgspec
 from msgspec import Struct
 
 from .api import Request
-from .methods import Bound, Method
+from .methods import Method
+from .params import Arguments
 
 OnProgress = Callable[[Request, int, bytes], None]
 
@@ -77,7 +78,7 @@ class Attempt(Struct, eq=False):
 
     _around: Surroundings
     method: Method
-    bound: Bound
+    arguments: Arguments
     request: Request
     timeout: float
     last: bool

@@ -14,20 +14,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from msgspec import Struct
-
 from inorder.messages import MethodLine
 
 from .api import HandlerError, LifespanFunction, Options, is_lifespan, options_of
-from .params import Arguments, InvalidParams, Signature
+from .params import InvalidParams, Signature
 
 BUILTIN = "inorder_server.handlers.builtin"
-
-
-class Bound(Struct, gc=False):
-    """Params that were checked: the keyword arguments of one call."""
-
-    arguments: Arguments
 
 
 class Method:
@@ -63,11 +55,9 @@ class Method:
         self._signature = Signature(function)
         self.schema = self._signature.schema
         self.check = self._signature.check
-        """Raises :class:`InvalidParams` where :meth:`bind` would, but for what is no JSON."""
-
-    def bind(self, params: bytes | None) -> Bound:
-        """Encoded params as arguments. Raises :class:`InvalidParams`."""
-        return Bound(self._signature.arguments(params))
+        """Raises :class:`InvalidParams` where :attr:`bind` would, but for what is no JSON."""
+        self.bind = self._signature.arguments
+        """Encoded params as keyword arguments. Raises :class:`InvalidParams`."""
 
     @property
     def line(self) -> MethodLine:
@@ -165,4 +155,4 @@ def _add(
     raise HandlerError(f"{where}: the name {method.name!r} is taken by {other}{hint}")
 
 
-__all__ = ["Bound", "HandlerError", "InvalidParams", "Method", "Methods", "load"]
+__all__ = ["HandlerError", "InvalidParams", "Method", "Methods", "load"]

@@ -80,7 +80,10 @@ class Signature:
         if whole is not None:
             if not text or text == b"null":
                 return {} if self._whole_has_default else {whole: None}
-            return {whole: _value(text)}
+            try:
+                return {whole: _decode(text)}
+            except _WRONG_JSON as exc:
+                raise _not_json(exc) from None
         arguments = msgspec.structs.asdict(self._decoded(text))
         if self._has_defaults:
             return {name: value for name, value in arguments.items() if value is not _ABSENT}
@@ -117,13 +120,6 @@ class Signature:
             raise InvalidParams(f"takes {count} param{'' if most == 1 else 's'}")
         pairs = zip(self._positional, items, strict=False)
         return b"{" + b",".join(name + b":" + bytes(item) for name, item in pairs) + b"}"
-
-
-def _value(text: bytes) -> Any:
-    try:
-        return _decode(text)
-    except _WRONG_JSON as exc:
-        raise _not_json(exc) from None
 
 
 def _not_json(exc: Exception) -> InvalidParams:

@@ -14,7 +14,8 @@ from typing import Any
 from .api import Request
 from .attempt import NO, Attempt, OnProgress, Phase, Steps, Stop, Timer
 from .lifespans import Lifespans
-from .methods import Bound, Method, Methods
+from .methods import Method, Methods
+from .params import Arguments
 from .pool import Job, Pool
 from .slots import Slots
 from .verdicts import (
@@ -87,7 +88,7 @@ class Runner:
     def attempt(
         self,
         method: Method,
-        bound: Bound,
+        arguments: Arguments,
         request: Request,
         timeout: float | None,
         last: bool,
@@ -102,14 +103,26 @@ class Runner:
         if method.lifespan is not None:
             request.resources = self._lifespans.resources.get(method.lifespan)
         seconds = method.timeout if timeout is None else min(method.timeout, timeout)
-        return Attempt(self, method, bound, request, seconds, last, on_progress)
+        return Attempt(self, method, arguments, request, seconds, last, on_progress)
 
     def begin(self, attempt: Attempt, task: asyncio.Task[Any]) -> Verdict | None:
-        """Begins an attempt of a :attr:`~.methods.Method.prompt` method, in the task of the
-        caller, which nobody has cancelled. The verdict where it ended with that, as most do,
+        """Begins an attempt of an ``async def`` method that needs no slot, or has it, in the task
+        of the caller, which nobody has cancelled. The verdict where it ended with that, as most do,
         or None: then :meth:`rest` awaits its end."""
-        left = self._first(attempt, task)
-        if left is None or task.cancelling():
+        attempt.begin(task)
+        left: _Left
+        try:
+            coroutine = attempt.method.function(attempt.request, **attempt.arguments)
+            try:
+                waits_for = coroutine.send(None)
+            except StopIteration as end:
+                left = judge_result(attempt.request, end.value, self.outcome_bytes)
+            else:
+                attempt.steps = Steps(task, attempt.watch, coroutine, waits_for)
+                return None
+        except BaseException as exc:
+            left = exc
+        if task.cancelling():
             attempt.left = left
             return None
         attempt.end()
@@ -147,7 +160,9 @@ class Runner:
                 left = await self._in_thread(attempt, slots)
             else:
                 try:
-                    attempt.left = self._first(attempt, task)
+                    verdict = self.begin(attempt, task)
+                    if verdict is not None:
+                        return verdict
                     left = await self._on(attempt, task)
                 finally:
                     _leave(slots)
@@ -156,21 +171,6 @@ class Runner:
             attempt.end()
 
     # ---- async def
-
-    def _first(self, attempt: Attempt, task: asyncio.Task[Any]) -> _Left | None:
-        """What the handler left behind in its first step; None where it goes on."""
-        attempt.begin(task)
-        request = attempt.request
-        try:
-            coroutine = attempt.method.function(request, **attempt.bound.arguments)
-            try:
-                waits_for = coroutine.send(None)
-            except StopIteration as end:
-                return judge_result(request, end.value, self.outcome_bytes)
-        except BaseException as exc:
-            return exc
-        attempt.steps = Steps(task, attempt.watch, coroutine, waits_for)
-        return None
 
     async def _on(self, attempt: Attempt, task: asyncio.Task[Any]) -> _Left:
         """From the end of its first step to its own."""
@@ -197,7 +197,7 @@ class Runner:
 
         def work() -> _Left:
             try:
-                result = method.function(request, **attempt.bound.arguments)
+                result = method.function(request, **attempt.arguments)
             except BaseException as exc:
                 return exc
             return judge_result(request, result, self.outcome_bytes)

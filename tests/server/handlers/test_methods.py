@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from inorder_server.handlers.methods import Bound, HandlerError, InvalidParams, Methods, load
+from inorder_server.handlers.methods import HandlerError, InvalidParams, Methods, load
 
 Write = Callable[..., list[str]]
 _number = itertools.count()
@@ -64,7 +64,7 @@ def test_what_is_marked_is_collected(write: Write, tmp_path: Path) -> None:
     assert methods.get("unmarked") is methods.get("hidden") is None
     assert add.doc == "Adds."
     assert add.schema["required"] == ["a"]
-    assert add.bind(b"[1]") == Bound({"a": 1})
+    assert add.bind(b"[1]") == {"a": 1}
     with pytest.raises(InvalidParams, match="missing `a`"):
         add.bind(None)
     assert not add.is_async
@@ -125,7 +125,7 @@ async def wrapped(request: Request, a: int) -> int:
     method = load(names, tmp_path, builtin=False).get("wrapped")
     assert method is not None
     assert method.is_async
-    assert method.bind(b"1") == Bound({"a": 1})
+    assert method.bind(b"1") == {"a": 1}
 
 
 LIFE = """
