@@ -14,7 +14,7 @@ from inorder import codec
 from inorder.messages import Accepted
 
 # Seconds (at most twice so many) for which one waits for an outcome that is on its way.
-_HOLD = 0.05
+_HOLD = 0.25
 
 
 class Acceptances:
