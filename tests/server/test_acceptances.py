@@ -91,7 +91,7 @@ async def test_it_waits_for_so_long() -> None:
     d = Desk(coming=9)
     d.add(1)
     assert d.take() is None
-    await asyncio.sleep(0.049)
+    await asyncio.sleep(0.249)
     assert d.put == []
     await asyncio.sleep(0.002)
     assert d.put == [1]
@@ -105,10 +105,10 @@ async def test_the_time_of_one_is_not_that_of_the_next() -> None:
     d.all.settled(1)
     d.add(2)
     before = d.notified
-    await asyncio.sleep(0.051)
+    await asyncio.sleep(0.251)
     assert (d.put, d.notified) == ([], before + 1), "it is asked for again, and waits anew"
     assert d.take() is None
-    await asyncio.sleep(0.051)
+    await asyncio.sleep(0.251)
     assert d.put == [2]
 
 

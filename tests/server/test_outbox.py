@@ -242,12 +242,12 @@ async def test_each_waits_a_time_of_its_own() -> None:
         d.coming = 10
         for seq in range(1, 10):
             d.outbox.accepted(accepted(seq), cumulative=True)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)
             d.settle(seq)
         await settled()
         assert d.socket.types == ["result"] * 9
         d.outbox.accepted(accepted(10), cumulative=True)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
         assert d.socket.types[9:] == ["accepted"]
 
 
