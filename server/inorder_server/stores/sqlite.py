@@ -80,15 +80,20 @@ class SqliteStore:
     async def close(self) -> None:
         if self._checkpoint is not None:
             await asyncio.wait([self._checkpoint])
-        if self._node is not None and self._writer is not None:
-            # What can't be done now, the next start does.
-            with contextlib.suppress(StoreUnavailable):
-                await self._writer.call(catch_up, self._node)
-        for thread in (self._checkpointer, self._writer, self._reader):
-            if thread is not None:
-                await thread.close()
+        if self._checkpointer is not None:
+            await self._checkpointer.close()
+        if self._writer is not None:
+            await self._writer.close(self._last)
+        if self._reader is not None:
+            await self._reader.close()
         if self._lock is not None:
             self._lock.release()
+
+    def _last(self, db: sqlite3.Connection) -> None:
+        # What can't be done now, the next start does.
+        if self._node is not None:
+            with contextlib.suppress(sqlite3.Error, StoreError):
+                catch_up(db, self._node)
 
     def _connect(self) -> sqlite3.Connection:
         return connect(self._path, self._busy_ms)

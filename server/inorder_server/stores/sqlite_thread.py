@@ -62,11 +62,13 @@ class SqliteThread:
         self._jobs.put((do, args, loop, answer))
         return await answer
 
-    async def close(self) -> None:
-        """Runs what was called before, closes the connection and ends the thread."""
+    async def close(self, last: Callable[[sqlite3.Connection], None] | None = None) -> None:
+        """Runs what was called before, then ``last``, closes the connection and ends the thread."""
         if self._ended is None:
             loop = asyncio.get_running_loop()
             self._ended = loop.create_future()
+            if last is not None:
+                self._jobs.put((last, (), loop, loop.create_future()))
             self._jobs.put((_end, (), loop, self._ended))
         await asyncio.shield(self._ended)
 
