@@ -33,6 +33,9 @@ LOGGED = frozenset({Insert, Settle, MarkStart, Acknowledge})
 _MOST_BYTES = 8 << 20
 _MOST_GROUPS = 2000
 _SESSIONS_AT_ONCE = 16
+LARGE = 4096
+"""Bytes a write, on the average, from which on a group is not worth the log: its bodies have
+pages of their own anyway, and would be written twice."""
 
 _encode_into = msgspec.msgpack.Encoder().encode_into
 _decode = msgspec.msgpack.Decoder(list[Logged]).decode
@@ -83,22 +86,34 @@ def _take_another(s: Standing, w: Logged) -> bool:
     return False
 
 
-def append(db: sqlite3.Connection, owned: Owned, writes: Sequence[Logged]) -> bool:
-    """Adds what was taken to the log. False where somebody else wrote to the file, so that the
-    sessions may not be what they were taken for."""
+def encoded(writes: Sequence[Logged]) -> bytearray:
+    """The row of the log that these writes make."""
     entry = bytearray()
     _encode_into(writes, entry)
+    return entry
+
+
+def append(
+    db: sqlite3.Connection, owned: Owned, writes: Sequence[Logged], entry: bytearray
+) -> bool:
+    """Adds what was taken to the log. False where somebody else wrote to the file, so that the
+    sessions may not be what they were taken for."""
     owned.log_end += 1
     if db.execute(_APPEND, (owned.log_end, entry, owned.version)).rowcount != 1:
         return False
-    ahead = owned.ahead
     for w in writes:
-        if w.session not in ahead:
-            ahead[w.session] = owned.log_end
+        owned.ahead.setdefault(w.session, owned.log_end)
     owned.sizes.append(len(entry))
     owned.log_bytes += len(entry)
     owned.pages += 2 + len(entry) // 8192
     return True
+
+
+def bypass(db: sqlite3.Connection, owned: Owned, writes: Sequence[Logged]) -> bool:
+    """Makes rows at once of what was taken. False where those that are there don't match."""
+    for w in writes:
+        owned.ahead.setdefault(w.session, owned.log_end + 1)
+    return catch_up(db, owned, {w.session for w in writes})
 
 
 def is_long(owned: Owned) -> bool:

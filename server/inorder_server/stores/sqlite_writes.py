@@ -105,13 +105,18 @@ def _log(db: sqlite3.Connection, owned: Owned, writes: Sequence[Write]) -> set[s
     creates, usual, others = _sorted(writes)
     if not _take(db, owned, creates, usual):
         return None
-    if not (creates or others or log.is_long(owned)):
-        return None if usual and not log.append(db, owned, usual) else set()
+    entry = log.encoded(usual)
+    large = len(entry) > log.LARGE * max(len(usual), 1)
+    if not (creates or others or large or log.is_long(owned)):
+        return None if usual and not log.append(db, owned, usual, entry) else set()
     db.execute("BEGIN IMMEDIATE")
     numbers = [owned.standings[w.session].n for w in creates]
     if not create_all(db, numbers, creates):
         return None
-    if usual and not log.append(db, owned, usual):
+    if large:
+        if not log.bypass(db, owned, usual):
+            return None
+    elif usual and not log.append(db, owned, usual, entry):
         return None
     fenced: set[str] = set()
     if others:

@@ -134,6 +134,8 @@ async def test_the_log_and_one_by_one_agree(
     rng = random.Random(seed)
     monkeypatch.setattr(sqlite_log, "_MOST_GROUPS", rng.choice((1, 5, 1000)))
     monkeypatch.setattr(sqlite_log, "_SESSIONS_AT_ONCE", rng.choice((1, 16)))
+    # Of some groups rows are made at once.
+    monkeypatch.setattr(sqlite_log, "LARGE", rng.choice((25, 4096)))
     paths = [tmp_path / f"{name}.db" for name in ("log", "single")]
     stores = [SqliteStore(path) for path in paths]
     for store in stores:
@@ -278,6 +280,18 @@ async def test_it_is_bounded_in_bytes(store: SqliteStore, monkeypatch: pytest.Mo
     for n in range(1, 40):
         assert await store.commit([insert(n, body=b"x" * 3000)]) == set()
         assert await in_log(store) <= 4
+
+
+async def test_large_bodies_are_written_once(store: SqliteStore) -> None:
+    assert await store.commit([create(), insert(1), insert(2)]) == set()
+    assert await in_log(store) == 1
+    assert await store.commit([insert(n, body=b"x" * 5000) for n in (3, 4)]) == set()
+    assert await in_log(store) == 1
+    assert await in_writer(store, "SELECT sum(count) FROM runs") == [(4,)]
+    assert await store.commit([settle(1)]) == set()
+    assert await store.commit([settle(2, body=b"x" * 5000), Acknowledge("s", 1, 1, 9)]) == set()
+    assert await rows_of(store) == [(1, None), (2, "done"), (3, None), (4, None)]
+    assert (await audit(store)).findings == []
 
 
 async def test_what_was_acknowledged_by_then_never_becomes_rows(store: SqliteStore) -> None:
