@@ -131,7 +131,10 @@ class SqliteStore:
             if not self._replayed:
                 await self._write.call(replay)
                 self._replayed = True
-        elif session in self._node.ahead if session else self._node.ahead:
+        elif not self._node.sure or (
+            bool(self._node.ahead) if session is None else session in self._node.ahead
+        ):
+            # Not sure: a group is under way, whose rows nobody sees yet.
             await self._write.call(catch_up, self._node, None if session is None else [session])
 
     # -- sessions

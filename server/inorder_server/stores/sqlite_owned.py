@@ -57,7 +57,7 @@ class Owned:
         """The number of the last row of the log."""
         self.sure = False
         """Whether the file has what is remembered here, and no more, unless somebody else wrote to
-        it."""
+        it. Not while a group is under way, or after one whose end is not known."""
         self.version = 0
         """Another one once somebody else has written. Each connection has its own."""
         self.broken: set[str] = set()

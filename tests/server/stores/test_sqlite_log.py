@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import shutil
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -304,6 +306,32 @@ async def test_what_was_acknowledged_by_then_never_becomes_rows(store: SqliteSto
     assert await in_writer(store, "SELECT key & 1, count FROM runs") == [(0, 60), (1, 10)]
     assert await store.tally("s") == Tally(550, 0, 0, 50)
     assert (await audit(store)).findings == []
+
+
+async def test_who_reads_while_rows_are_made_waits_for_them(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, go = threading.Event(), threading.Event()
+    shorten = sqlite_log.shorten
+
+    def slowly(*args: Any) -> bool:
+        found = shorten(*args)
+        made.set()
+        return go.wait(10) and found
+
+    assert await store.commit([create(), insert(1), insert(2)]) == set()
+    monkeypatch.setattr(sqlite_log, "_MOST_GROUPS", 0)
+    monkeypatch.setattr(sqlite_log, "shorten", slowly)
+    committing = asyncio.create_task(store.commit([settle(1), insert(3)]))
+    await asyncio.to_thread(made.wait, 10)
+    asking = asyncio.create_task(store.tally("s"))
+    # The reader has nothing to do, or it would have been asked too early.
+    await asyncio.sleep(0)
+    await store._read.call(lambda _: None)
+    assert not asking.done()
+    go.set()
+    assert await committing == set()
+    assert await asking == Tally(1, 0, 0, 2)
 
 
 async def test_another_connection_that_wrote_is_noticed(store: SqliteStore, path: Path) -> None:
