@@ -13,18 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlite_makers import create, insert, settle
 
 from inorder.messages import Receipt
 from inorder_server.stores import sqlite as adapter
 from inorder_server.stores import sqlite_owned, sqlite_rare
 from inorder_server.stores.port import (
     Acknowledge,
-    Create,
     End,
-    Insert,
     Release,
-    RequestRow,
-    Settle,
     StoreError,
     StoreUnavailable,
     Tally,
@@ -32,18 +29,6 @@ from inorder_server.stores.port import (
 )
 from inorder_server.stores.sqlite import SqliteStore
 from inorder_server.stores.sqlite_schema import MAX_NUMBER, MAX_SEQ, SEQ_BITS
-
-
-def create(session: str = "s") -> Create:
-    return Create(session, "ann", 1, 1, "n1", 1)
-
-
-def insert(seq: int, session: str = "s", epoch: int = 1, body: bytes = b"1") -> Insert:
-    return Insert(session, epoch, RequestRow(seq, f"id-{seq}", b"digest", "echo", body, 5))
-
-
-def settle(seq: int, session: str = "s", epoch: int = 1, body: bytes = b"1") -> Settle:
-    return Settle(session, epoch, seq, "done", body, 6)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlite_makers import create, in_writer, insert, settle
 
 from inorder.messages import Receipt
 from inorder_server.stores import sqlite as adapter
@@ -18,28 +19,12 @@ from inorder_server.stores import sqlite_log, sqlite_rare
 from inorder_server.stores.port import (
     Acknowledge,
     Attach,
-    Create,
     End,
-    Insert,
     MarkCancel,
     MarkStart,
-    RequestRow,
-    Settle,
     Write,
 )
 from inorder_server.stores.sqlite import SqliteStore
-
-
-def create(session: str = "s") -> Create:
-    return Create(session, "ann", 1, 1, "n1", 1)
-
-
-def insert(seq: int, session: str = "s", epoch: int = 1, body: bytes = b"1") -> Insert:
-    return Insert(session, epoch, RequestRow(seq, f"id-{seq}", b"digest", "echo", body, 5))
-
-
-def settle(seq: int, session: str = "s", epoch: int = 1, body: bytes = b"1") -> Settle:
-    return Settle(session, epoch, seq, "done", body, 6)
 
 
 @pytest.fixture
@@ -53,10 +38,6 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
     await store.open("n1")
     yield store
     await store.close()
-
-
-async def in_writer(store: SqliteStore, statement: str) -> Any:
-    return await store._write.call(lambda db: db.execute(statement).fetchall())
 
 
 class Noted:

@@ -13,19 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlite_makers import create, in_writer, insert, settle
 
 from inorder.messages import Receipt
 from inorder_server.stores import sqlite_log, sqlite_writes
 from inorder_server.stores.port import (
     Acknowledge,
     Attach,
-    Create,
     End,
-    Insert,
     MarkCancel,
     MarkStart,
-    RequestRow,
-    Settle,
     StoreError,
     Tally,
     Write,
@@ -35,22 +32,6 @@ from inorder_server.stores.sqlite_rows import requests
 from inorder_server.stores.sqlite_runs import decode_bodies, decode_names, decode_outcomes
 from inorder_server.stores.sqlite_schema import MAX_SEQ, SEQ_BITS
 from inorder_server.verify import audit
-
-
-def create(session: str = "s") -> Create:
-    return Create(session, "ann", 1, 1, "n1", 1)
-
-
-def insert(seq: int, session: str = "s", epoch: int = 1, body: bytes = b"1") -> Insert:
-    return Insert(session, epoch, RequestRow(seq, f"id-{seq}", b"digest", "echo", body, 5))
-
-
-def settle(seq: int, session: str = "s", epoch: int = 1, body: bytes = b"1") -> Settle:
-    return Settle(session, epoch, seq, "done", body, 6)
-
-
-async def in_writer(store: SqliteStore, statement: str) -> Any:
-    return await store._write.call(lambda db: db.execute(statement).fetchall())
 
 
 def random_group(rng: random.Random, numbers: dict[str, list[int]], mistakes: float) -> list[Write]:
