@@ -25,8 +25,8 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 class Histogram:
     """Counts of observations by upper bound, and their sum.
 
-    ``observe`` adds one. They are sorted in many at a time, which costs a third (measured):
-    where somebody looks, and after each commit.
+    ``observe`` adds one. They are sorted in many at a time, where somebody looks and
+    after each commit: the hot path only appends.
     """
 
     __slots__ = ("_bounds", "_counts", "_new", "_sum", "observe")

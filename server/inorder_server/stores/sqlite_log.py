@@ -192,7 +192,7 @@ def _read(db: sqlite3.Connection) -> tuple[int, dict[str, list[Logged]]]:
             for w in _decode(entry):
                 writes.setdefault(w.session, []).append(w)
         except (msgspec.MsgspecError, TypeError) as exc:
-            raise StoreError(f"row {n} of its log can't be read: {exc}") from exc
+            raise StoreError(f"the database's log can't be read (row {n}): {exc}") from exc
     return last, writes
 
 

@@ -63,13 +63,13 @@ def commit(db: sqlite3.Connection, owned: Owned, writes: Sequence[Write]) -> set
     fenced = {w.session for w in writes if w.session in owned.broken} if owned.broken else set()
     if fenced:
         writes = [w for w in writes if w.session not in fenced]
-        owned.broken -= fenced
     found = _log(db, owned, writes)
     if found is None:
         # What was taken of them is not in the file: it says where the sessions are.
         _make_sure(db, owned)
         owned.sure = False
         found = _exactly(db, owned, writes)
+    owned.broken -= fenced
     owned.sure = True
     return found | fenced
 

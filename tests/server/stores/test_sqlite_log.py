@@ -369,7 +369,7 @@ async def test_a_log_that_cannot_be_read_stops_the_start(
     with closing(sqlite3.connect(crash)) as db, db:
         db.execute("INSERT INTO log VALUES (2, ?)", (entry,))
     after = SqliteStore(crash)
-    with pytest.raises(StoreError, match="row 2 of its log can't be read"):
+    with pytest.raises(StoreError, match=r"the database's log can't be read \(row 2\)"):
         await after.open("n2")
     with closing(sqlite3.connect(crash)) as db:
         assert db.execute("SELECT count(*) FROM log").fetchone() == (2,)
