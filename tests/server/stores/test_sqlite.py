@@ -10,10 +10,9 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlite_makers import create, insert, settle
+from sqlite_makers import create, in_writer, insert, settle
 
 from inorder.messages import Receipt
 from inorder_server.stores import sqlite as adapter
@@ -50,11 +49,6 @@ def other(path: Path) -> Iterator[sqlite3.Connection]:
     db = sqlite3.connect(path, isolation_level=None)
     yield db
     db.close()
-
-
-async def in_writer(store: SqliteStore, statement: str) -> Any:
-    assert store._writer is not None
-    return await store._writer.call(lambda db: db.execute(statement).fetchall())
 
 
 async def refused(path: Path, serving: bool = True) -> str:
