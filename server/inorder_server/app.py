@@ -26,7 +26,7 @@ from . import gateway
 from .auth import Auth
 from .config import Config, secret, sqlite_path
 from .edge import Edge
-from .handlers.methods import load
+from .handlers.methods import Methods, load
 from .handlers.runner import Runner
 from .housekeeping import Housekeeping
 from .journal import Journal
@@ -37,7 +37,7 @@ from .passwords import Passwords
 from .proxies import networks
 from .registry import Registry
 from .stores.mongo import MongoStore
-from .stores.port import Store, StoreError
+from .stores.port import Store, StoreError, StoreUnavailable
 from .stores.sqlite import SqliteStore
 from .web import WS_PATH, PlainSocket, Web, identity_of, peer_of, select_subprotocol
 from .wire import Wire
@@ -50,6 +50,9 @@ _NO_HEADERS = Headers()
 # A document may have 16 MiB, and holds a request's params and its outcome.
 _MOST_DOCUMENT_BYTES = 7 << 20
 _LEAST_LEASE = 0.5
+# Seconds that a node which starts waits for a store on the network, and how often it looks.
+_STORE_COMES_WITHIN = 10.0
+_LOOKS_AGAIN = 0.25
 
 
 def make_store(config: Config, serving: bool) -> Store:
@@ -175,10 +178,24 @@ class App:
 
     async def start(self) -> None:
         """Builds everything, binds, adopts what was left unfinished, then listens. Where one
-        of these fails, what was begun is ended again."""
-        config, name = self.config, secrets.token_hex(8)
+        of these fails, what was begun is ended again; a store on the network may come up later
+        than its servers do, or be busy, so that then all is begun anew for a while."""
+        config = self.config
         methods = load(config.handlers.modules, config.folder, config.handlers.builtin)
-        store = make_store(config, serving=True)
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + _STORE_COMES_WITHIN
+        while True:
+            store = make_store(config, serving=True)
+            try:
+                return await self._start(store, methods)
+            except StoreUnavailable as exc:
+                if not isinstance(store, MongoStore) or clock() >= deadline:
+                    raise
+                logger.warning("{}: trying again", exc)
+            await asyncio.sleep(_LOOKS_AGAIN)
+
+    async def _start(self, store: Store, methods: Methods) -> None:
+        config, name = self.config, secrets.token_hex(8)
         await store.open(name)
         async with AsyncExitStack() as undo:
             undo.push_async_callback(store.close)

@@ -33,6 +33,25 @@ test("hello comes first and alone; what one moment brings goes in one frame", as
   );
 });
 
+test("to a socket that is closing nothing is sent: a browser would complain of it", async () => {
+  const session = await opened();
+  const [socket] = FakeSocket.opened;
+  socket.take();
+  socket.readyState = 2;
+  const job = session.submit("echo", 1);
+  await settled();
+  assert.deepEqual(socket.take(), []);
+  await socket.drop();
+  await back();
+  await settled();
+  assert.deepEqual(
+    FakeSocket.last.take().map(({ type, seq }) => [type, seq]),
+    [["request", 1]],
+  );
+  await FakeSocket.last.say({ type: "result", id: job.id, seq: 1, result: 1 });
+  assert.equal(await job, 1);
+});
+
 test("the heart beats: a ping after silence, and another connection after ten seconds", async () => {
   const session = await opened();
   const [socket] = FakeSocket.opened;

@@ -72,6 +72,22 @@ async def test_it_drops_its_sessions_within_the_lease(
     assert [seq for seq, _ in begun] == [2, 2]
 
 
+async def test_a_node_that_starts_before_its_database(
+    nodes: Nodes, own_mongodb: MongoServer
+) -> None:
+    own_mongodb.kill()
+    starting = asyncio.create_task(nodes.start())
+    async with asyncio.timeout(20):
+        while not any("trying again" in o.read_text() for o in nodes.folder.glob("output-*")):
+            await asyncio.sleep(0.01)
+    await asyncio.to_thread(own_mongodb.start)
+    node = await starting
+    async with RawClient(node.url) as client:
+        await client.register("ann", "a password")
+        await client.send(request("echo", 1))
+        assert (await client.until("result"))["result"] == 1
+
+
 async def test_the_database_is_away_under_load(nodes: Nodes, own_mongodb: MongoServer) -> None:
     """Longer than the lease, killed in the middle: nothing is lost, and all goes on by itself."""
     node, other = await nodes.start(), await nodes.start()

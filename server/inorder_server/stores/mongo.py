@@ -36,6 +36,7 @@ from .shared import Neighbour, Want
 # When a node dies the others are asked for all its sessions at once. A wait here is no part of an
 # operation's timeout, as that for a connection is; and half the connections are for all else.
 CLAIMS_AT_A_TIME = POOL // 2
+_TOOLS_WAIT = 10.0
 
 
 class MongoStore:
@@ -44,11 +45,12 @@ class MongoStore:
 
     With ``serving`` false it joins no cluster, owns no session and changes none (``commit``,
     ``claim`` and ``expire`` raise :class:`StoreError`): for tools beside running servers.
-    No operation takes longer than a third of ``lease`` (seconds).
+    No operation of a server takes longer than a third of ``lease`` (seconds). A tool has none
+    to lose, and waits for a database that is busy.
     """
 
     def __init__(self, uri: str, serving: bool = True, lease: float = 10.0) -> None:
-        self._link = MongoLink(uri, lease / 3)
+        self._link = MongoLink(uri, lease / 3 if serving else max(lease / 3, _TOOLS_WAIT))
         self.name = self._link.name
         self._serving = serving
         self._node: Owned | None = None

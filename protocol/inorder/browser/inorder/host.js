@@ -8,6 +8,7 @@
  * @property {((event: any) => void) | null} onmessage
  * @property {(data: string) => void} send
  * @property {(code?: number) => void} close
+ * @property {number} [readyState]
  */
 /**
  * @typedef {object} Host

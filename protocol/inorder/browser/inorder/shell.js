@@ -17,6 +17,8 @@ import { CLOSE } from "./retry.js";
 
 /** The longest that `setTimeout` can wait. */
 const LONGEST = 2 ** 31 - 1;
+/** A socket's `readyState`; more: it closes, or is closed. */
+const OPEN = 1;
 
 /**
  * What a session's `state` event says: `connected`; then `draining`, `reconnecting` and
@@ -245,6 +247,8 @@ export class Shell extends EventTarget {
 
   /** @param {SocketLike} socket */
   _send(socket) {
+    // A browser doesn't throw here, it writes an error to the console of the page.
+    if ((socket.readyState ?? OPEN) > OPEN) return;
     for (const frame of this._core.framesToSend(this._host.now())) {
       try {
         socket.send(frame);
