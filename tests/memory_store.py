@@ -34,6 +34,7 @@ from inorder_server.stores.port import (
     Tally,
     User,
     Write,
+    singly,
 )
 
 
@@ -54,7 +55,8 @@ class MemoryStore:
     - ``away``: names of methods that raise :class:`StoreUnavailable`, or ``{"*"}``
     - ``broken``: what the next commits raise, one after the other
     - ``lose_answers``: so many commits take effect but seem to fail
-    - ``groups``: the commits that were made; ``tried``: those that were asked for
+    - ``groups``: the commits that were made; ``tried``: those that were asked for; either with
+      a write for each request
     """
 
     name = "memory"
@@ -116,7 +118,8 @@ class MemoryStore:
         return None
 
     async def commit(self, writes: Sequence[Write]) -> set[str]:
-        self.tried.append(list(writes))
+        writes = list(singly(writes))
+        self.tried.append(writes)
         await self._call("commit")
         if self.broken:
             raise self.broken.pop(0)
@@ -124,7 +127,7 @@ class MemoryStore:
         if self.lose_answers:
             self.lose_answers -= 1
             raise StoreUnavailable("the answer was lost")
-        self.groups.append(list(writes))
+        self.groups.append(writes)
         return fenced
 
     async def claim(self, session: str) -> Claimed | None:
@@ -370,11 +373,12 @@ def _settle(s: SessionRow, rows: dict[int, RequestRow], write: Settle) -> bool:
     if row is None:
         return False
     if row.ending is not None:
-        return (row.ending, row.outcome) == (write.ending, write.body)
+        return (row.ending, row.outcome) == (write.outcome.ending, write.outcome.body)
     before = rows.get(write.seq - 1)
     if write.seq > s.acked + 1 and (before is None or _open(before)):
         return False
-    row.ending, row.outcome, row.settled_ms = write.ending, write.body, write.at_ms
+    row.ending, row.outcome = write.outcome.ending, write.outcome.body
+    row.settled_ms = write.at_ms
     return True
 
 

@@ -11,6 +11,7 @@ import pytest
 from pymongo import AsyncMongoClient
 from pymongo.errors import AutoReconnect
 from pymongo.monitoring import CommandListener
+from sqlite_makers import ended
 
 from inorder_server.stores import mongo_link
 from inorder_server.stores.mongo import MongoStore
@@ -26,11 +27,11 @@ def row(seq: int, **changes: Any) -> RequestRow:
 
 
 def insert(seq: int, session: str = "s", epoch: int = 1, **changes: Any) -> Insert:
-    return Insert(session, epoch, row(seq, **changes))
+    return Insert(session, epoch, [row(seq, **changes)])
 
 
 def settle(seq: int, session: str = "s", epoch: int = 1, body: bytes = b"1") -> Settle:
-    return Settle(session, epoch, seq, "done", body, 6)
+    return ended(session, epoch, seq, "done", body, 6)
 
 
 class Commands(CommandListener):

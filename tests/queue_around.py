@@ -18,11 +18,11 @@ from inorder.codes import CloseCode
 from inorder.messages import Receipt
 from inorder_server.handlers import Request, RequestError, Retry, handler
 from inorder_server.handlers.methods import Methods
-from inorder_server.journal import Committed, Journal
+from inorder_server.journal import Journal
 from inorder_server.metrics import Metrics
 from inorder_server.queue import Queue
 from inorder_server.session import Entry, Refused
-from inorder_server.stores.port import Claimed, End, Outcome, StoreUnavailable, Write
+from inorder_server.stores.port import Claimed, End, Outcome, StoreUnavailable, Write, singly
 
 # ---- handlers
 
@@ -127,7 +127,7 @@ class WatchedStore(MemoryStore):
         self.lose = False
 
     async def commit(self, writes: Any) -> set[str]:
-        walk = self._walk
+        walk, writes = self._walk, list(singly(writes))
         try:
             fenced = await super().commit(writes)
         except StoreUnavailable:
@@ -154,14 +154,19 @@ class WatchedJournal(Journal):
     def __init__(self, walk: Any, store: WatchedStore, metrics: Metrics) -> None:
         super().__init__(store, metrics)
         self._walk = walk
+        # What was handed over of each write that waits.
+        self._seen: dict[int, int] = {}
+        self._seen_turn = 0
 
-    def append(self, write: Write, committed: Committed, size: int = 0) -> None:
-        self._handed(write)
-        super().append(write, committed, size)
-
-    def join(self, write: Write, size: int = 0) -> None:
-        self._handed(write)
-        super().join(write, size)
+    def more(self, size: int, count: int) -> None:
+        super().more(size, count)
+        if self._seen_turn != self.turn:
+            self._seen, self._seen_turn = {}, self.turn
+        for write in self._waiting:
+            each = list(singly([write]))
+            for one in each[self._seen.get(id(write), 0) :]:
+                self._handed(one)
+            self._seen[id(write)] = len(each)
 
     def _handed(self, write: Write) -> None:
         if self._walk.journal is self:

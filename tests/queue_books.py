@@ -75,6 +75,11 @@ class Asked:
     def last(self) -> Run | None:
         return self.runs[-1] if self.runs else None
 
+    @property
+    def returned(self) -> bool:
+        """Its outcome is sure, and on its way to the journal or about to be."""
+        return self.handed is not None or (self.last is not None and self.last.how == "ret")
+
 
 @dataclass(eq=False)
 class Ledger:

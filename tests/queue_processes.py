@@ -24,10 +24,7 @@ from inorder_server.metrics import Metrics
 from inorder_server.node import Node
 from inorder_server.registry import Registry
 from inorder_server.stores.port import (
-    Insert,
-    MarkCancel,
     Release,
-    Settle,
     StoreUnavailable,
     Write,
 )
@@ -45,25 +42,6 @@ class Step(NamedTuple):
 
 # Steps of somebody who is connected.
 MESSAGES = ("send", "cancel", "ack", "status", "bye", "behind")
-
-
-def answered_together(writes: list[Write]) -> list[Write]:
-    """In the order of their answers: the rows of a session's requests at the first of them, its
-    outcomes at the first since a cancel was marked."""
-    order: list[list[Write]] = []
-    rows: dict[str, list[Write]] = {}
-    outcomes: dict[str, list[Write]] = {}
-    for write in writes:
-        joined = {Insert: rows, Settle: outcomes}.get(type(write))
-        if joined is not None and write.session in joined:
-            joined[write.session].append(write)
-            continue
-        order.append([write])
-        if joined is not None:
-            joined[write.session] = order[-1]
-        elif isinstance(write, MarkCancel):
-            outcomes.pop(write.session, None)
-    return [write for group in order for write in group]
 
 
 class Processes:
@@ -156,7 +134,7 @@ class Processes:
 
     def answered(self, writes: list[Write], fenced: set[str]) -> None:
         """Called as the journal gets its answer, before anybody else hears of it."""
-        for write in answered_together(writes):
+        for write in writes:
             book = self.model.ledgers[write.session]
             if write.session in fenced:
                 if isinstance(write, Release):

@@ -46,7 +46,7 @@ def copied(db: sqlite3.Connection) -> sqlite3.Connection:
 def catch_up(db: sqlite3.Connection) -> None:
     """Makes rows of what is in the log, one each."""
     for (entry,) in db.execute("SELECT writes FROM log ORDER BY n").fetchall():
-        for kind, session, _, *fields in _unpack(entry):
+        for kind, session, *fields in _singly(entry):
             found = db.execute(
                 "SELECT n, accepted, settled, acked FROM sessions WHERE id = ?", (session,)
             ).fetchone()
@@ -55,13 +55,26 @@ def catch_up(db: sqlite3.Connection) -> None:
     db.execute("DELETE FROM log")
 
 
+def _singly(entry: bytes) -> Iterator[tuple[Any, ...]]:
+    """Kind, session, seq and fields of each write in a row of the log, one for each request."""
+    for kind, session, _, *fields in _unpack(entry):
+        if kind == REQUEST:
+            for seq, *row in fields[0]:
+                yield kind, session, seq, *row
+        elif kind == OUTCOME:
+            for seq, _, ending, body in fields[0]:
+                yield kind, session, seq, ending, body, fields[1]
+        else:
+            yield kind, session, *fields
+
+
 def _write(
     db: sqlite3.Connection, n: int, accepted: int, settled: int, acked: int, kind: int, *w: Any
 ) -> None:
     """What its rows have already is in the log of a session for a while longer."""
     base = n << SEQ_BITS
     if kind == REQUEST:
-        seq, id, digest, method, params, accepted_ms, timeout, traceparent, *_ = w[0]
+        seq, id, digest, method, params, accepted_ms, timeout, traceparent, *_ = w
         if seq > accepted:
             name, body = (id, digest, method), (accepted_ms, timeout, traceparent, params)
             row = ((base | seq) << 1, 1, pack([name]), pack([body]))
@@ -96,7 +109,7 @@ def logged(db: sqlite3.Connection, wanted: int) -> dict[str, int]:
     return {
         session: seq
         for (entry,) in entries
-        for kind, session, _, seq, *_ in _unpack(entry)
+        for kind, session, seq, *_ in _singly(entry)
         if kind == wanted
     }
 

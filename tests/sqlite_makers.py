@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from inorder_server.stores.port import Create, Insert, RequestRow, Settle
+from inorder_server.stores.port import Create, Ending, Insert, Outcome, RequestRow, Settle
 from inorder_server.stores.sqlite import SqliteStore
 
 
@@ -13,11 +13,15 @@ def create(session: str = "s") -> Create:
 
 
 def insert(seq: int, session: str = "s", epoch: int = 1, body: bytes = b"1") -> Insert:
-    return Insert(session, epoch, RequestRow(seq, f"id-{seq}", b"digest", "echo", body, 5))
+    return Insert(session, epoch, [RequestRow(seq, f"id-{seq}", b"digest", "echo", body, 5)])
 
 
 def settle(seq: int, session: str = "s", epoch: int = 1, body: bytes = b"1") -> Settle:
-    return Settle(session, epoch, seq, "done", body, 6)
+    return ended(session, epoch, seq, "done", body, 6)
+
+
+def ended(session: str, epoch: int, seq: int, ending: Ending, body: bytes, at_ms: int) -> Settle:
+    return Settle(session, epoch, [Outcome(seq, f"id-{seq}", ending, body)], at_ms)
 
 
 async def in_writer(store: SqliteStore, statement: str) -> Any:

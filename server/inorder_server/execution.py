@@ -9,18 +9,17 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from inorder import codec
 
 from .handlers.api import Request
 from .handlers.methods import InvalidParams, Method
-from .handlers.params import Arguments
 from .handlers.runner import Again, Attempt, Cancelled, Done, Failed, Verdict
 from .handlers.slots import Slots
-from .session import Entry
-from .stores.port import Ending
+from .session import RUNNING, WAITING, Entry
+from .stores.port import Ending, Outcome
 
 if TYPE_CHECKING:
     from .queue import Queue
@@ -68,7 +67,6 @@ class Execution:
         "_attempt",
         "_begun",
         "_cancelled",
-        "_first",
         "_interruptions",
         "_mark",
         "_queue",
@@ -84,14 +82,12 @@ class Execution:
         entry: Entry,
         now: float,
         begun: Attempt | None = None,
-        first: Verdict | None = None,
     ) -> None:
         self.entry = entry
         self._queue = queue
         self._attempt = begun
-        # The attempt that `at_once` began, and the verdict on it where it has ended.
+        # The attempt that `run_through` began.
         self._begun = begun
-        self._first = first
         self._cancelled = False
         self._interruptions = 0
         # The start mark that is due before it runs, and whether it runs beside no other suspect.
@@ -234,17 +230,24 @@ class Execution:
             arguments = method.bind(self.entry.params)
         except InvalidParams as exc:
             return Failed("handler_failed", f"the method no longer takes these params: {exc}", None)
-        attempt = self._attempt = _attempt(queue, self.entry, self.number, method, arguments, last)
+        entry, runner = self.entry, queue.node.runner
+        request = Request(
+            queue.sender,
+            queue.session.id,
+            entry.id,
+            entry.seq,
+            self.number,
+            traceparent=entry.traceparent,
+        )
+        attempt = self._attempt = runner.attempt(
+            method, arguments, request, entry.timeout, last, queue.progress
+        )
         self._started = queue.node.now()
-        return await self._ended(queue.node.runner.run(attempt, queue.consumer))
+        return await self._ended(runner.run(attempt, queue.consumer))
 
     async def _rest(self, begun: Attempt) -> Verdict:
-        """The verdict on the attempt that :meth:`at_once` began."""
-        verdict, self._begun, self._first = self._first, None, None
-        if verdict is not None:
-            self._attempt = None
-            return Cancelled() if self._cancelled else verdict
-        queue = self._queue
+        """The verdict on the attempt that :func:`run_through` began."""
+        self._begun, queue = None, self._queue
         return await self._ended(queue.node.runner.rest(begun, queue.consumer))
 
     async def _ended(self, running: Awaitable[Verdict]) -> Verdict:
@@ -256,45 +259,53 @@ class Execution:
         return Cancelled() if self._cancelled else verdict
 
 
-def at_once(queue: Queue, entry: Entry, now: float) -> bytes | Execution:
-    """Begins the head. The body of its result where its handler ended without waiting for
-    anything, as most do; else the rest is for :meth:`Execution.outcome`."""
-    method = queue.node.methods.get(entry.method)
-    if (
-        method is None
-        or not method.prompt
-        or entry.loaded
-        or entry.skip
-        or entry.tries
-        or queue.consumer.cancelling()
-    ):
-        return Execution(queue, entry, now)
-    try:
-        arguments = method.bind(entry.params)
-    except InvalidParams:
-        return Execution(queue, entry, now)  # a deploy changed what it takes
-    entry.tries = 1
-    attempt = _attempt(queue, entry, 1, method, arguments, method.attempts == 1)
-    verdict = queue.node.runner.begin(attempt, queue.consumer)
-    if type(verdict) is Done:
-        return verdict.body
-    return Execution(queue, entry, now, attempt, verdict)
-
-
-def _attempt(
-    queue: Queue, entry: Entry, number: int, method: Method, arguments: Arguments, last: bool
-) -> Attempt:
-    request = Request(
-        queue.sender,
-        queue.session.id,
-        entry.id,
-        entry.seq,
-        number,
-        traceparent=entry.traceparent,
-    )
-    return queue.node.runner.attempt(
-        method, arguments, request, entry.timeout, last, queue.progress
-    )
+def run_through(queue: Queue, entries: Sequence[Entry]) -> tuple[list[Outcome], Execution | None]:
+    """Begins the head, which is the first of these, and where its handler ended without waiting
+    for anything, as most do, the next, as long as they are such as may run ahead. Their outcomes,
+    and where one has none at once, what is to be awaited for it."""
+    node, session, sender = queue.node, queue.session.id, queue.sender
+    runner, consumer, on_progress = node.runner, queue.consumer, queue.progress
+    waited, ran = node.metrics.waited.observe, node.metrics.ran.observe
+    outcomes: list[Outcome] = []
+    now = node.now()
+    for entry in entries:
+        if outcomes and not (entry.free and entry.stage is WAITING and not entry.cancel_asked):
+            break
+        entry.move(RUNNING)
+        if entry.since:
+            waited(now - entry.since)
+        method = node.methods.get(entry.method)
+        if (
+            method is None
+            or not method.prompt
+            or entry.loaded
+            or entry.skip
+            or entry.tries
+            or consumer.cancelling()
+        ):
+            return outcomes, Execution(queue, entry, now)
+        try:
+            arguments = method.bind(entry.params)
+        except InvalidParams:
+            # A deploy changed what it takes.
+            return outcomes, Execution(queue, entry, now)
+        entry.tries = 1
+        request = Request(sender, session, entry.id, entry.seq, traceparent=entry.traceparent)
+        body = runner.begin(
+            method,
+            arguments,
+            request,
+            entry.timeout,
+            method.attempts == 1,
+            on_progress,
+            consumer,
+        )
+        if not isinstance(body, bytes):
+            return outcomes, Execution(queue, entry, now, body)
+        outcomes.append(Outcome(entry.seq, entry.id, "done", body))
+        begun, now = now, node.now()
+        ran(now - begun)
+    return outcomes, None
 
 
 def _is_exhausted(verdict: Done | Failed | Cancelled) -> TypeGuard[Failed]:

@@ -8,7 +8,9 @@ authenticated (G9).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import cast
 
 from websockets.exceptions import ConnectionClosed
 
@@ -43,6 +45,7 @@ HELLO_BYTES = 4096
 HAND_HELLO_TIMEOUT = 120.0
 _MOST_BAD_MESSAGES = 100
 _USUAL = frozenset({Request, Ack})
+_REQUESTS = frozenset({Request})
 
 
 async def serve(edge: Edge, socket: Wire, identity: Identity | None, peer: Peer) -> None:
@@ -141,10 +144,14 @@ class Connection(Guest):
             messages = codec.decode_frame(str(data, "utf-8"), self._node.config.limits.batch)
         except (UnicodeError, codec.Malformed):
             return False
-        if not _USUAL.issuperset(map(type, messages)):
+        kinds = set(map(type, messages))
+        if not kinds <= _USUAL:
             return False
         self._bad_messages = 0
         try:
+            if kinds == _REQUESTS:
+                queue.requests(cast(Sequence[Request], messages))
+                return True
             for message in messages:
                 if type(message) is Request:
                     queue.request(message)

@@ -18,7 +18,6 @@ from .session import Entry, Session
 from .stores.port import (
     Acknowledge,
     Create,
-    Ending,
     Insert,
     MarkCancel,
     MarkStart,
@@ -28,7 +27,8 @@ from .stores.port import (
     Write,
 )
 
-Settles = list[tuple[Entry, Outcome]]
+_NO_INSERT = Insert("", 0, [])
+_NO_SETTLE = Settle("", 0, [], 0)
 
 
 class Answers(Protocol):
@@ -39,7 +39,7 @@ class Answers(Protocol):
     def inserted(self, entries: list[Entry]) -> None:
         """The rows of these requests are durable, in order."""
 
-    def settled(self, settles: Settles) -> None:
+    def settled(self, outcomes: list[Outcome]) -> None:
         """These outcomes are durable, in order."""
 
     def fence(self) -> None:
@@ -53,13 +53,12 @@ class Handover:
         self._node = node
         self._session = session
         self._answers = answers
-        # What was handed over in the journal's present turn, and is answered together.
+        # What was handed over in the journal's present turn is one write, and answered together.
+        self._inserted_turn = -1
         self._inserts: list[Entry] = []
-        self._inserts_turn = -1
-        self._inserts_at = 0
-        self._settles: Settles = []
-        self._settles_turn = -1
-        self._settles_at = 0
+        self._insert = _NO_INSERT
+        self._settled_turn = -1
+        self._settle = _NO_SETTLE
         self._outstanding = 0
         self._quiet: asyncio.Future[None] | None = None
 
@@ -71,53 +70,44 @@ class Handover:
 
     # ---- what is handed over
 
-    def insert(self, entry: Entry) -> None:
-        """A request's row, and before the first one the session's."""
+    def insert(self, entries: list[Entry]) -> None:
+        """The rows of the next requests, and before the first one the session's."""
         session, journal = self._session, self._node.journal
-        if self._inserts_turn != journal.turn:
-            self._inserts_at = self._node.wall_ms()
-        wall = self._inserts_at
+        joins = self._inserted_turn == journal.turn
+        wall = self._insert.rows[0].accepted_ms if joins else self._node.wall_ms()
+        rows = [
+            RequestRow(e.seq, e.id, e.digest, e.method, e.params, wall, e.timeout, e.traceparent)
+            for e in entries
+        ]
+        size = sum([len(e.params) for e in entries if e.params])
+        if joins:
+            self._inserts += entries
+            self._insert.rows += rows
+            journal.more(size, len(rows))
+            return
         if not session.has_row:
             session.has_row = True
             node = self._node.name
             self._append(
                 Create(session.id, session.user, session.epoch, session.attach, node, wall)
             )
-        row = RequestRow(
-            entry.seq,
-            entry.id,
-            entry.digest,
-            entry.method,
-            entry.params,
-            wall,
-            entry.timeout,
-            entry.traceparent,
-        )
-        write = Insert(session.id, session.epoch, row)
-        size = len(entry.params) if entry.params else 0
-        if self._inserts_turn == journal.turn:
-            self._inserts.append(entry)
-            journal.join(write, size)
-        else:
-            self._inserts_turn = journal.turn
-            self._inserts = [entry]
-            self._append(write, partial(self._inserted, self._inserts), size)
+        self._inserted_turn = journal.turn
+        self._inserts = entries
+        self._insert = Insert(session.id, session.epoch, rows)
+        self._append(self._insert, partial(self._inserted, entries), size, len(rows))
 
-    def settle(self, entry: Entry, ending: Ending, body: bytes) -> None:
-        """The outcome of the next request."""
+    def settle(self, outcomes: list[Outcome]) -> None:
+        """The outcomes of the next requests."""
         session, journal = self._session, self._node.journal
-        session.hand_over(entry)
-        if self._settles_turn != journal.turn:
-            self._settles_at = self._node.wall_ms()
-        write = Settle(session.id, session.epoch, entry.seq, ending, body, self._settles_at)
-        settle = entry, Outcome(entry.seq, entry.id, ending, body)
-        if self._settles_turn == journal.turn:
-            self._settles.append(settle)
-            journal.join(write, len(body))
-        else:
-            self._settles_turn = journal.turn
-            self._settles = [settle]
-            self._append(write, partial(self._settled, self._settles), len(body))
+        session.hand_over(outcomes)
+        size = sum([len(o.body) for o in outcomes])
+        if self._settled_turn == journal.turn:
+            self._settle.outcomes += outcomes
+            journal.more(size, len(outcomes))
+            return
+        self._settled_turn = journal.turn
+        self._settle = Settle(session.id, session.epoch, outcomes, self._node.wall_ms())
+        self._append(self._settle, partial(self._settled, outcomes), size, len(outcomes))
 
     def cancel(self, entry: Entry, marked: Callable[[], None]) -> None:
         """The mark that a request is to be cancelled; ``marked`` is called once it is durable.
@@ -125,7 +115,7 @@ class Handover:
         In append order it comes after the row and before the outcome, whatever state the
         request is in: no outcome of later on joins those that went before it.
         """
-        self._settles_turn = -1
+        self._settled_turn = -1
         write = MarkCancel(self._session.id, self._session.epoch, entry.seq)
         self._append(write, partial(self._marked, marked))
 
@@ -141,9 +131,11 @@ class Handover:
         self._append(write, partial(self._started, done))
         await done
 
-    def _append(self, write: Write, answered: Committed | None = None, size: int = 0) -> None:
+    def _append(
+        self, write: Write, answered: Committed | None = None, size: int = 0, count: int = 1
+    ) -> None:
         self._outstanding += 1
-        self._node.journal.append(write, answered or self._answered, size)
+        self._node.journal.append(write, answered or self._answered, size, count)
 
     # ---- the answers
 
@@ -158,12 +150,17 @@ class Handover:
         return ok and not self._answers.fenced
 
     def _inserted(self, entries: list[Entry], ok: bool) -> None:
+        if entries is self._inserts:
+            # An idle session keeps nothing of what it was sent.
+            self._inserts, self._insert = [], _NO_INSERT
         if self._answered(ok):
             self._answers.inserted(entries)
 
-    def _settled(self, settles: Settles, ok: bool) -> None:
+    def _settled(self, outcomes: list[Outcome], ok: bool) -> None:
+        if outcomes is self._settle.outcomes:
+            self._settle = _NO_SETTLE
         if self._answered(ok):
-            self._answers.settled(settles)
+            self._answers.settled(outcomes)
 
     def _marked(self, marked: Callable[[], None], ok: bool) -> None:
         if self._answered(ok):

@@ -55,7 +55,7 @@ class Journal:
         """Rises when what waits is taken for a commit."""
         self._waiting: list[Write] = []
         self._callbacks: list[tuple[str, Committed]] = []
-        self._bytes = 0
+        self._bytes = self._count = 0
         self._task: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] | None = None
         self._idle: list[asyncio.Future[None]] = []
@@ -70,22 +70,21 @@ class Journal:
         """Begins to commit. Must be called on the loop."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name="journal")
 
-    def append(self, write: Write, committed: Committed, size: int = 0) -> None:
+    def append(self, write: Write, committed: Committed, size: int = 0, count: int = 1) -> None:
         """Hands a write over; ``committed`` is called on the loop, in order of appending.
 
-        ``size`` is the bytes of its body.
+        ``size`` is the bytes of its bodies, ``count`` how many requests it writes to.
         """
         self._waiting.append(write)
         self._callbacks.append((write.session, committed))
-        self._bytes += _WRITE_BYTES + size
+        self.more(size, count)
         if self._wake is not None:
             self._rouse()
 
-    def join(self, write: Write, size: int = 0) -> None:
-        """Hands over a write whose answer is that of an earlier one: of the same session, and
-        appended in this :attr:`turn`."""
-        self._waiting.append(write)
-        self._bytes += _WRITE_BYTES + size
+    def more(self, size: int, count: int) -> None:
+        """A write that was appended in this :attr:`turn` has so many more."""
+        self._count += count
+        self._bytes += _WRITE_BYTES * count + size
 
     def _rouse(self) -> None:
         if self._wake is not None and not self._wake.done():
@@ -131,7 +130,9 @@ class Journal:
             writes, callbacks = self._waiting, self._callbacks
             self._waiting, self._callbacks = [], []
             size, self._bytes = self._bytes, 0
+            count, self._count = self._count, 0
             fenced = await self._commit(writes, size)
+            self._metrics.committed(count)
             self._report(callbacks, fenced)
 
     async def _commit(self, writes: list[Write], size: int) -> set[str]:
@@ -156,7 +157,6 @@ class Journal:
                 if not self.available:
                     self.available = True
                     logger.info("the store is back; all that waited is committed")
-                self._metrics.committed(len(writes))
                 return fenced
 
     def _report(self, callbacks: list[tuple[str, Committed]], fenced: set[str]) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import msgspec
 from loguru import logger
@@ -34,8 +35,9 @@ HIGH_WATER = 1 << 20
 _FRAME_BYTES = 64 << 10
 # Outcomes are read from the journal in portions of about so many bytes.
 _PORTION_BYTES = 256 << 10
-# What a repeat that waits for its turn counts for, in bytes.
+# What a repeat that waits for its turn counts for, in bytes, and an outcome beside its body.
 _REPEAT_BYTES = 64
+_OUTCOME_BYTES = 80
 # Seconds that a peer has to answer the close where nothing else is due to it.
 _CLOSE_TIMEOUT = 5
 # Seconds until a store that is away is asked again.
@@ -57,22 +59,18 @@ class _Failure(msgspec.Struct):
 _failure = msgspec.json.Decoder(_Failure)
 
 
-def outcome_message(outcome: Outcome) -> bytes:
-    """An outcome as the wire has it: ``result`` or ``error``."""
+def outcome_message(outcome: Outcome) -> Result | Error:
+    """An outcome as the wire has it."""
     if outcome.ending == "done":
-        return codec.encode(
-            Result(id=outcome.id, seq=outcome.seq, result=msgspec.Raw(outcome.body))
-        )
+        return Result(id=outcome.id, seq=outcome.seq, result=msgspec.Raw(outcome.body))
     body = _failure.decode(outcome.body)
-    return codec.encode(
-        Error(
-            code=body.code,
-            message=body.message,
-            retry=False,
-            id=outcome.id,
-            seq=outcome.seq,
-            details=None if body.details is msgspec.UNSET else body.details,
-        )
+    return Error(
+        code=body.code,
+        message=body.message,
+        retry=False,
+        id=outcome.id,
+        seq=outcome.seq,
+        details=None if body.details is msgspec.UNSET else body.details,
     )
 
 
@@ -92,8 +90,9 @@ class Outbox:
         self._socket = socket
         self._batch = batch
         self._patience = patience
-        # A number stands for an outcome that is sent again, and is read at its turn.
-        self._messages: deque[bytes | int] = deque()
+        # A number stands for an outcome that is sent again, and is read at its turn. New ones
+        # are encoded with all else that is in their frame, in one piece.
+        self._messages: deque[bytes | int | Outcome] = deque()
         self._bytes = 0
         # The next one, which waits for the socket.
         self._frame = b""
@@ -165,10 +164,9 @@ class Outbox:
         self._acceptances.settled(self._sent)
 
     def _put_outcome(self, outcome: Outcome) -> None:
-        message = outcome_message(outcome)
         self._sent = outcome.seq
-        self._messages.append(message)
-        self._bytes += len(message)
+        self._messages.append(outcome)
+        self._bytes += _OUTCOME_BYTES + len(outcome.body)
 
     def repeat(self, seq: int) -> None:
         """An outcome that was written before is asked for again."""
@@ -337,21 +335,25 @@ class Outbox:
         if self._frame:
             return True
         accepted = self._acceptances.take(at_once=self._closing is not None)
-        parts = [] if accepted is None else [accepted]
+        parts: list[Any] = [] if accepted is None else [msgspec.Raw(accepted)]
         size = 0
         most = self._batch if self.arrays else 1
         messages = self._messages
         while messages and len(parts) < most and size < _FRAME_BYTES:
             message = messages[0]
-            if isinstance(message, int):
+            if type(message) is Outcome:
+                size += _OUTCOME_BYTES + len(message.body)
+                parts.append(outcome_message(message))
+            elif isinstance(message, bytes):
+                size += len(message)
+                parts.append(msgspec.Raw(message))
+            else:
                 break
             messages.popleft()
-            size += len(message)
-            parts.append(message)
         if not parts:
             return False
         self._bytes -= size
-        self._frame = parts[0] if len(parts) == 1 else codec.join(parts)
+        self._frame = codec.encode(parts[0] if len(parts) == 1 else parts)
         if self._room is not None and not self.full:
             self._make_room()
         return True
@@ -367,9 +369,8 @@ class Outbox:
         self._bytes -= _REPEAT_BYTES
         # There is none where it was acknowledged meanwhile.
         for outcome in found:
-            message = outcome_message(outcome)
-            self._messages.appendleft(message)
-            self._bytes += len(message)
+            self._messages.appendleft(outcome)
+            self._bytes += _OUTCOME_BYTES + len(outcome.body)
 
     async def _catch_up(self) -> bool:
         """Reads from the journal what the peer is behind with. False where it is not."""

@@ -10,6 +10,7 @@ its outcome to the journal, and goes on when that is durable (where both it and 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -22,15 +23,15 @@ from inorder.messages import Blocked, Request, Running, StatusReport
 from . import admission
 from .admission import Repeat
 from .auth import Identity
-from .execution import Execution, Parked, at_once
+from .execution import Execution, Parked, run_through
 from .handlers.api import Request as HandlerRequest
 from .handlers.api import User
-from .handover import Handover, Settles
+from .handover import Handover
 from .link import Link
 from .modes import CANCEL, IDLE, NEXT_MODES, Mode, Word
 from .node import Node
-from .session import RUNNING, Entry, Refused, Session, Silent, Stage
-from .stores.port import Ending
+from .session import Entry, Refused, Session, Silent, Stage
+from .stores.port import Outcome
 
 # So many outcomes of a session may be on their way to the journal: what a crash makes run again.
 _MOST_AHEAD = 256
@@ -126,11 +127,25 @@ class Queue:
 
     # ---- what a connection asks for
 
+    def requests(self, requests: Sequence[Request]) -> None:
+        """Those of a frame, as :meth:`request` does each: in one piece, as far as nothing speaks
+        against them."""
+        while requests:
+            entries = admission.admit_plain(
+                self.node, self.session, self.user, requests, closing=self.closing
+            )
+            if entries:
+                self._handover.insert(entries)
+                requests = requests[len(entries) :]
+            if requests:
+                self.request(requests[0])
+                requests = requests[1:]
+
     def request(self, request: Request) -> None:
         """Accepts a request once it is durable, repeats what was said of it, or refuses it."""
         decided = admission.admit(self.node, self.session, self.user, request, closing=self.closing)
         if isinstance(decided, Entry):
-            self._handover.insert(decided)
+            self._handover.insert([decided])
         elif isinstance(decided, Repeat):
             if request.seq is None:
                 # It asks by id alone: no later `accepted` answers it.
@@ -229,24 +244,23 @@ class Queue:
         """These requests count from now on."""
         session = self.session
         ahead = session.accepted - session.settled
-        for entry in entries:
-            session.confirm(entry)
+        session.confirm(entries)
         self.node.metrics.accepted += len(entries)
         if ahead == session.settling or self.mode is not Mode.RUN:
             self.notify()
         if self.link is not None:
             self.link.accepted(entries, ahead)
 
-    def settled(self, settles: Settles) -> None:
+    def settled(self, outcomes: list[Outcome]) -> None:
         """These outcomes may be told."""
         session, settled = self.session, self.node.metrics.settled
-        for entry, outcome in settles:
-            session.settle(entry, outcome.ending)
+        session.settle(outcomes)
+        for outcome in outcomes:
             settled[outcome.ending] += 1
         if not session.settling and (session.unsettled or self.mode is not Mode.RUN):
             self.notify()
         if self.link is not None:
-            self.link.settled([outcome for _, outcome in settles])
+            self.link.settled(outcomes)
 
     def _cancel_marked(self, entry: Entry) -> None:
         if self.link is not None:
@@ -328,18 +342,14 @@ class Queue:
                 timer.cancel()
 
     def _begin(self, entry: Entry) -> Execution | None:
-        """Begins the head. None where it has ended with that, as most do."""
-        node = self.node
-        entry.move(RUNNING)
-        started = node.now()
-        if entry.since:
-            node.metrics.waited.observe(started - entry.since)
-        body = at_once(self, entry, started)
-        if isinstance(body, Execution):
-            return body
-        node.metrics.ran.observe(node.now() - started)
-        self._hand_over(entry, "done", body)
-        return None
+        """Begins the head and, where it has ended with that, as most do, those behind it that
+        may run ahead of its outcome. None where all have ended, else the one that has not."""
+        most = _MOST_AHEAD - self.session.settling if entry.free else 1
+        entries = self.session.following(most) if most > 1 else [entry]
+        outcomes, execution = run_through(self, entries)
+        if outcomes:
+            self._hand_over(outcomes, free=entry.free)
+        return execution
 
     async def _finish(self, execution: Execution) -> None:
         """Runs it to its outcome. Raises :class:`Parked` where it stays pending."""
@@ -349,7 +359,8 @@ class Queue:
         finally:
             self.running = None
         self.node.metrics.ran.observe(self.node.now() - execution.begun)
-        self._hand_over(execution.entry, ending, body)
+        entry = execution.entry
+        self._hand_over([Outcome(entry.seq, entry.id, ending, body)], free=entry.free)
 
     def progress(self, request: HandlerRequest, n: int, body: bytes) -> None:
         """A handler said how far it is."""
@@ -359,16 +370,18 @@ class Queue:
     def _settle_cancelled(self) -> None:
         """Settles the run of cancelled requests at the head in one commit: none of them runs,
         so the rule that only the head may have run still holds."""
-        body = cancelled_body()
-        while (entry := self.session.next()) is not None and entry.stage is Stage.WAITING:
+        body, outcomes = cancelled_body(), []
+        for entry in self.session.following(len(self.session.unsettled)):
+            if entry.stage is not Stage.WAITING:
+                break
             if not entry.cancel_asked and self.mode is not Mode.CANCEL:
                 break
-            self._hand_over(entry, "cancelled", body)
-        self._runs_free = False
+            outcomes.append(Outcome(entry.seq, entry.id, "cancelled", body))
+        self._hand_over(outcomes, free=False)
 
-    def _hand_over(self, entry: Entry, ending: Ending, body: bytes) -> None:
-        self._runs_free = entry.free
-        self._handover.settle(entry, ending, body)
+    def _hand_over(self, outcomes: list[Outcome], *, free: bool) -> None:
+        self._runs_free = free
+        self._handover.settle(outcomes)
 
     async def mark(self, entry: Entry, attempt: int) -> None:
         """Writes a start mark and waits until it is durable."""

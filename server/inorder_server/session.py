@@ -9,7 +9,7 @@ order, so everything else is arithmetic on them.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from itertools import islice
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from inorder.messages import RequestLine
 
-from .stores.port import Claimed, Damaged, Ending, RequestRow
+from .stores.port import Claimed, Damaged, Ending, Outcome, RequestRow
 
 
 class Stage(IntEnum):
@@ -210,21 +210,36 @@ class Session:
         free: bool = False,
     ) -> Entry:
         """Gives the request the next number. It is accepted once :meth:`confirm` is told."""
-        seq = self.last = self.last + 1
-        self._gap = False
+        seq = self.last + 1
         if id is None:
             id = f"#{seq}"
         entry = Entry(seq, id, digest, method, params, timeout, traceparent, now, numbered, free)
-        self._by_id[entry.id] = entry
-        self._retained.append(entry)
-        self.unsettled.append(entry)
+        self.add({id: entry})
         return entry
 
-    def confirm(self, entry: Entry) -> int:
-        """The request is durable: it counts from now on. Returns how many are ahead of it."""
-        entry.move(WAITING)
-        self.accepted = entry.seq
-        return entry.seq - self.settled - 1
+    def spare(self) -> int:
+        """How many more requests :meth:`room` lets in for certain."""
+        if self._rate:
+            return 0
+        return min(
+            self.queue_limit - self.last + self.settled, self.unacked_limit - self.last + self.acked
+        )
+
+    def add(self, entries: dict[str, Entry]) -> None:
+        """Takes requests with the next numbers, by their ids."""
+        self.last += len(entries)
+        self._gap = False
+        self._by_id.update(entries)
+        self._retained.extend(entries.values())
+        self.unsettled.extend(entries.values())
+
+    def confirm(self, entries: Sequence[Entry]) -> None:
+        """These requests are durable: they count from now on."""
+        for entry in entries:
+            if entry.stage is not COMMITTING:
+                entry.move(WAITING)
+            entry.stage = WAITING
+        self.accepted = entries[-1].seq
 
     # ---- what is due
 
@@ -247,24 +262,41 @@ class Session:
         """How many requests have a number but are not durable yet."""
         return self.last - self.accepted
 
-    def hand_over(self, entry: Entry) -> None:
-        """The outcome of the :meth:`next` request goes to the journal."""
-        if self.unsettled[self.settling] is not entry:
-            raise ValueError(f"request {entry.seq} has an outcome out of its turn")
-        entry.move(SETTLING)
-        self.settling += 1
+    def following(self, most: int) -> list[Entry]:
+        """The :meth:`next` request and those behind it, at most so many."""
+        return list(islice(self.unsettled, self.settling, self.settling + most))
 
-    def settle(self, entry: Entry, ending: Ending) -> None:
-        """The outcome of the lowest unsettled request is durable."""
-        if self.unsettled[0] is not entry:
-            raise ValueError(f"request {entry.seq} settled before {self.unsettled[0].seq}")
-        entry.move(SETTLED)
-        entry.ending = ending
-        entry.params = None
-        self.unsettled.popleft()
-        self.settling -= 1
-        self.settled = entry.seq
-        self.tally[ending] += 1
+    def hand_over(self, outcomes: Sequence[Outcome]) -> None:
+        """The outcomes of the :meth:`next` requests go to the journal."""
+        start = self.settling
+        for entry, outcome in zip(islice(self.unsettled, start, None), outcomes, strict=False):
+            if entry.seq != outcome.seq:
+                raise ValueError(f"request {outcome.seq} has an outcome out of its turn")
+            if entry.stage is RUNNING:
+                entry.stage = SETTLING
+            else:
+                entry.move(SETTLING)
+            self.settling += 1
+        if self.settling != start + len(outcomes):
+            raise ValueError(f"request {outcomes[-1].seq} has an outcome out of its turn")
+
+    def settle(self, outcomes: Sequence[Outcome]) -> None:
+        """The outcomes of the lowest unsettled requests are durable."""
+        unsettled, tally = self.unsettled, self.tally
+        for outcome in outcomes:
+            entry = unsettled[0]
+            if entry.seq != outcome.seq:
+                raise ValueError(f"request {outcome.seq} settled before {entry.seq}")
+            if entry.stage is not SETTLING:
+                entry.move(SETTLED)
+            ending = outcome.ending
+            entry.stage = SETTLED
+            entry.ending = ending
+            entry.params = None
+            unsettled.popleft()
+            tally[ending] += 1
+        self.settling -= len(outcomes)
+        self.settled = outcomes[-1].seq
 
     def acknowledge(self, seq: int) -> bool:
         """Outcomes up to ``seq`` are held by the client. False where that is no news."""

@@ -34,7 +34,7 @@ from measure import Form, by_turns
 from subjects import Inorder, params
 from vector_server import ServerProcess
 
-from inorder_server.stores.port import Create, Insert, RequestRow, Settle, User, Write
+from inorder_server.stores.port import Create, Insert, Outcome, RequestRow, Settle, User, Write
 from inorder_server.stores.sqlite import SqliteStore
 
 _BUSY = 50
@@ -112,9 +112,11 @@ class Journal:
     ) -> Iterator[list[Write]]:
         """Acceptances, and what settles them."""
         numbers = {s: range(self._seq[s] + 1, self._seq[s] + each + 1) for s in names}
-        yield [Insert(s, 1, (row or _quick)(n)) for s in names for n in numbers[s]]
+        yield [Insert(s, 1, [(row or _quick)(n) for n in numbers[s]]) for s in names]
         self._seq.update({s: numbers[s][-1] for s in names})
-        yield [Settle(s, 1, n, "done", _BODY, 1) for s in names for n in numbers[s]]
+        yield [
+            Settle(s, 1, [Outcome(n, f"r{n}", "done", _BODY) for n in numbers[s]], 1) for s in names
+        ]
 
     async def _commit(self, writes: list[Write]) -> None:
         fenced = await self.store.commit(writes)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from memory_store import MemoryStore
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, structs
 from node_bench import ask, echo, method
 
 from inorder.messages import Request
 from inorder_server import admission
-from inorder_server.admission import Repeat, admit, digest_of
+from inorder_server.admission import Repeat, admit, admit_plain, digest_of
 from inorder_server.auth import Identity
 from inorder_server.config import Config, Limits
 from inorder_server.config import Session as SessionConfig
@@ -24,6 +28,7 @@ from inorder_server.journal import Journal
 from inorder_server.metrics import Metrics
 from inorder_server.node import Node
 from inorder_server.session import SILENT, Entry, Refused, Session, Stage
+from inorder_server.stores.port import Outcome
 
 ADA = Identity("ada", False, 1)
 ROOT = Identity("root", True, 1)
@@ -71,12 +76,12 @@ class Desk:
     def accept(self, request: Request) -> Entry:
         entry = self.admit(request)
         assert isinstance(entry, Entry)
-        self.session.confirm(entry)
+        self.session.confirm([entry])
         return entry
 
     def settle(self, entry: Entry) -> None:
         entry.move(Stage.SETTLING)
-        self.session.settle(entry, "done")
+        self.session.settle([Outcome(entry.seq, entry.id, "done", b"1")])
 
     def code(self, request: Request) -> str:
         refused = self.admit(request)
@@ -136,7 +141,7 @@ def test_what_differs_has_other_digests() -> None:
         digest_of("echo2", b"1"),
     }
     assert len(digests) == 5
-    assert {len(digest) for digest in digests} == {16}
+    assert {len(digest) for digest in digests} == {8}
 
 
 # ---- repeats
@@ -339,3 +344,56 @@ def test_nothing_here_needs_a_loop(desk: Desk) -> None:
     with pytest.raises(RuntimeError):
         asyncio.get_running_loop()
     assert isinstance(desk.admit(ask()), Entry)
+
+
+def test_a_digest_of_an_earlier_server_is_known(desk: Desk) -> None:
+    entry = desk.accept(ask("add", {"a": 1}, id="a"))
+    entry.digest = blake2b(b'add\0{"a":1}', digest_size=16).digest()
+    assert isinstance(desk.admit(ask("add", {"a": 1.0}, id="a")), Repeat)
+    assert desk.code(ask("add", {"a": 2}, id="a")) == "id_conflict"
+
+
+# ---- the requests of a frame in one piece
+
+_MANY = st.lists(
+    st.tuples(
+        st.sampled_from(["echo", "add", "echo", "stop_everything", "nothing"]),
+        st.sampled_from([1, {"a": 1}, {"a": "no"}, None, UNSET]),
+        st.sampled_from(["a", "b", "c", "#4", "é", None, "new"]),
+        st.sampled_from([0, 0, 0, 0, 1, -1, None]),
+    ),
+    max_size=12,
+)
+
+
+@given(many=_MANY, closing=st.booleans(), draining=st.booleans(), queue=st.integers(1, 12))
+def test_a_frame_is_judged_like_its_requests(
+    many: list[tuple[Any, ...]], closing: bool, draining: bool, queue: int
+) -> None:
+    one, other = Desk(queue=queue), Desk(queue=queue)
+    requests: list[Request] = []
+    for n, (name, params, id, off) in enumerate(many, 1):
+        request = ask(name, id=f"id-{n}" if id == "new" else id)
+        request.params = params if params is UNSET else Raw(json.dumps(params).encode())
+        request.seq = None if off is None else max(n + off, 1)
+        requests.append(request)
+    for desk in (one, other):
+        desk.closing, desk.node.draining = closing and len(many) > 6, draining and len(many) > 9
+    singly = [one.admit(request) for request in requests]
+    together: list[Any] = []
+    left = requests
+    while left:
+        together += admit_plain(other.node, other.session, other.user, left, closing=other.closing)
+        left = requests[len(together) :]
+        if left:
+            together.append(other.admit(left[0]))
+            left = left[1:]
+    assert [_plain(decided) for decided in together] == [_plain(decided) for decided in singly]
+    assert one.session.last == other.session.last
+    assert [e.id for e in one.session.unsettled] == [e.id for e in other.session.unsettled]
+
+
+def _plain(decided: Any) -> Any:
+    if isinstance(decided, Entry):
+        return structs.asdict(decided)
+    return _plain(decided.entry) if isinstance(decided, Repeat) else decided

@@ -228,6 +228,18 @@ async def test_a_lifespan_that_fails(tmp_path: Path) -> None:
     await fails(conf(tmp_path, handlers=modules), HandlerError, "no database")
 
 
+async def test_a_database_that_does_not_come_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_STORE_COMES_WITHIN", 0)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        name = f"127.0.0.1:{taken.getsockname()[1]}/x"
+        store = config.Store(uri=f"mongodb://{name}", lease=0.6)
+        settings = conf(tmp_path, store=store, secrets=config.Secrets(session="x" * 20))
+        await fails(settings, StoreUnavailable, f"^MongoDB {name}: ")
+
+
 async def test_commands_that_can_not_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from memory_store import MemoryStore
 from node_bench import settled, tasks
+from sqlite_makers import ended
 from virtual_time import virtual
 
 from inorder_server.journal import BACKLOG_BYTES, Journal, backoff
@@ -16,7 +17,6 @@ from inorder_server.stores.port import (
     Create,
     Insert,
     RequestRow,
-    Settle,
     StoreUnavailable,
 )
 
@@ -26,7 +26,7 @@ def create(session: str) -> Create:
 
 
 def insert(session: str, seq: int, params: bytes | None = None) -> Insert:
-    return Insert(session, 1, RequestRow(seq, f"id{seq}", b"", "echo", params, 0))
+    return Insert(session, 1, [RequestRow(seq, f"id{seq}", b"", "echo", params, 0)])
 
 
 class Bench:
@@ -246,7 +246,7 @@ async def test_too_much_that_waits_is_overload() -> None:
     half = b"x" * (BACKLOG_BYTES // 2)
     bench.journal.append(insert("s", 1, half), lambda ok: None, len(half))
     assert not bench.journal.overloaded
-    bench.journal.append(Settle("s", 1, 1, "done", half, 0), lambda ok: None, len(half))
+    bench.journal.append(ended("s", 1, 1, "done", half, 0), lambda ok: None, len(half))
     assert bench.journal.overloaded
     bench.store.release()
     await bench.journal.flushed()

@@ -102,14 +102,14 @@ async def desk(**options: Any) -> AsyncIterator[Desk]:
 
 def test_outcomes_as_messages() -> None:
     done = Outcome(3, "a", "done", b'{"n": 1}')
-    assert json.loads(outcome_message(done)) == {
+    assert json.loads(codec.encode(outcome_message(done))) == {
         "type": "result",
         "id": "a",
         "seq": 3,
         "result": {"n": 1},
     }
     failed = Outcome(4, "b", "failed", b'{"code":"no_money","message":"m","details":{"has":3}}')
-    assert json.loads(outcome_message(failed)) == {
+    assert json.loads(codec.encode(outcome_message(failed))) == {
         "type": "error",
         "code": "no_money",
         "message": "m",
@@ -119,7 +119,7 @@ def test_outcomes_as_messages() -> None:
         "details": {"has": 3},
     }
     cancelled = Outcome(5, "c", "cancelled", b'{"code":"cancelled","message":"m"}')
-    assert "details" not in json.loads(outcome_message(cancelled))
+    assert "details" not in json.loads(codec.encode(outcome_message(cancelled)))
 
 
 # ---- frames
@@ -373,7 +373,7 @@ async def test_outcomes_are_left_to_the_journal_and_come_in_order_once() -> None
             await settled(3)
         assert d.outbox.full
         assert d.outbox.sent < 30
-        waiting = sum(len(m) for m in d.outbox._messages if isinstance(m, bytes))
+        waiting = sum(len(m.body) for m in d.outbox._messages if isinstance(m, Outcome))
         assert waiting < HIGH_WATER + 200_000, "what waits is bounded"
         d.socket.read_on()
         await settled(500)

@@ -15,7 +15,7 @@ from inorder_server.session import (
     Session,
     Stage,
 )
-from inorder_server.stores.port import Claimed, Ending, RequestRow, SessionRow
+from inorder_server.stores.port import Claimed, Ending, Outcome, RequestRow, SessionRow
 
 
 def session(queue: int = 10, unacked: int = 20, rate: float = 0) -> Session:
@@ -28,13 +28,13 @@ def take(s: Session, id: str | None = None, **options: Any) -> Entry:
 
 def accept(s: Session, id: str | None = None) -> Entry:
     entry = take(s, id)
-    s.confirm(entry)
+    s.confirm([entry])
     return entry
 
 
 def settle(s: Session, entry: Entry, ending: Ending = "done") -> None:
     entry.move(Stage.SETTLING)
-    s.settle(entry, ending)
+    s.settle([Outcome(entry.seq, entry.id, ending, b"1")])
 
 
 def done(s: Session, count: int) -> None:
@@ -76,8 +76,7 @@ def test_numbers_are_given_in_order_and_count_once_durable() -> None:
     assert [(e.id, e.seq) for e in (first, second)] == [("#1", 1), ("mine", 2)]
     assert (s.last, s.accepted, s.in_flight) == (2, 0, 2)
     assert s.head() is None
-    assert s.confirm(first) == 0
-    assert s.confirm(second) == 1
+    s.confirm([first, second])
     assert (s.accepted, s.in_flight) == (2, 0)
     assert s.head() is first
 
@@ -86,7 +85,8 @@ def test_what_is_ahead_counts_what_is_unsettled() -> None:
     s = session()
     done(s, 3)
     accept(s)
-    assert s.confirm(take(s)) == 1
+    s.confirm([take(s)])
+    assert s.accepted - s.settled == 2
 
 
 def test_the_expected_seq_is_in_step() -> None:
@@ -207,10 +207,10 @@ def test_outcomes_come_in_order() -> None:
     first, second = accept(s), accept(s)
     second.move(Stage.SETTLING)
     with pytest.raises(ValueError, match="request 2 settled before 1"):
-        s.settle(second, "done")
+        s.settle([Outcome(2, second.id, "done", b"1")])
     assert (s.settled, second.stage) == (0, Stage.SETTLING)
     settle(s, first, "failed")
-    s.settle(second, "cancelled")
+    s.settle([Outcome(2, second.id, "cancelled", b"{}")])
     assert s.settled == 2
     assert s.tally == {"done": 0, "failed": 1, "cancelled": 1}
 

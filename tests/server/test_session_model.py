@@ -25,7 +25,7 @@ from inorder_server.journal import Journal
 from inorder_server.metrics import Metrics
 from inorder_server.node import Node
 from inorder_server.session import SILENT, Counts, Entry, Refused, Session, Stage
-from inorder_server.stores.port import Claimed, Ending, RequestRow, SessionRow
+from inorder_server.stores.port import Claimed, Ending, Outcome, RequestRow, SessionRow
 
 QUEUE, UNACKED = 4, 7
 ADA = Identity("ada", False, 1)
@@ -161,7 +161,7 @@ class SessionMachine(RuleBasedStateMachine):
     def confirm(self) -> None:
         entry = self.session.unsettled[self.accepted - self.settled]
         assert entry.seq == self.accepted + 1
-        assert self.session.confirm(entry) == self.accepted - self.settled
+        self.session.confirm([entry])
         self.accepted += 1
 
     @precondition(lambda self: self.settled < self.accepted)
@@ -174,7 +174,7 @@ class SessionMachine(RuleBasedStateMachine):
             head.move(Stage.RUNNING)
         head.move(Stage.SETTLING)
         assert self.session.cancellable(head.id) is None
-        self.session.settle(head, ending)
+        self.session.settle([Outcome(head.seq, head.id, ending, b"{}")])
         self.asked[self.settled].ending = ending
         self.settled += 1
 

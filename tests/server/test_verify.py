@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from sqlite_file import SEQ_BITS, pack, spread
+from sqlite_makers import ended
 
 from inorder.messages import Receipt
 from inorder_server import verify
@@ -27,11 +28,11 @@ from inorder_server.verify import Report, audit
 
 
 def insert(seq: int, session: str = "s") -> Insert:
-    return Insert(session, 1, RequestRow(seq, f"id-{seq}", b"d", "echo", b"1", 5))
+    return Insert(session, 1, [RequestRow(seq, f"id-{seq}", b"d", "echo", b"1", 5)])
 
 
 def settle(seq: int, session: str = "s", ending: str = "done") -> Settle:
-    return Settle(session, 1, seq, ending, b"{}", 6)  # type: ignore[arg-type]
+    return ended(session, 1, seq, ending, b"{}", 6)  # type: ignore[arg-type]
 
 
 def receipt(session: str, done: int, failed: int, cancelled: int, pending: int) -> Receipt:

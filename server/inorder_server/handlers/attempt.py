@@ -88,10 +88,10 @@ class Attempt(Struct, eq=False):
     phase: Phase = NEW
     stop: Stop = NO
     steps: Steps | None = None
+    _task: asyncio.Task[Any] | None = None
     _n: int = 0
     _timer: Timer | None = None
     _withdraw: Callable[[], object] | None = None
-    _task: asyncio.Task[Any] | None = None
 
     @property
     def overdue(self) -> bool:
@@ -135,7 +135,7 @@ class Attempt(Struct, eq=False):
         # Freed as soon as nobody has it, rather than found by the collector: with a cycle in
         # what each request leaves, that one took a fifth of all time (measured).
         self.steps = None
-        self.request.emit = _over
+        self.request.emit = over
 
     # ---- asking it to stop
 
@@ -196,7 +196,7 @@ class Attempt(Struct, eq=False):
             self.request.log.opt(exception=exc).error("progress could not be sent")
 
 
-def _over(value: Any) -> None:
+def over(value: Any) -> None:
     """What becomes of progress when the handler has ended."""
 
 

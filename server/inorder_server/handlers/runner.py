@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .api import Request
-from .attempt import NO, Attempt, OnProgress, Phase, Steps, Stop, Timer
+from .attempt import ENDED, NO, RUNNING, Attempt, OnProgress, Phase, Steps, Stop, Timer, over
 from .lifespans import Lifespans
 from .methods import Method, Methods
 from .params import Arguments
@@ -27,6 +27,7 @@ from .verdicts import (
     judge_exception,
     judge_result,
     judge_timeout,
+    result_body,
 )
 
 # What a handler left behind: the verdict on its result, or what it raised.
@@ -105,33 +106,40 @@ class Runner:
         seconds = method.timeout if timeout is None else min(method.timeout, timeout)
         return Attempt(self, method, arguments, request, seconds, last, on_progress)
 
-    def begin(self, attempt: Attempt, task: asyncio.Task[Any]) -> Verdict | None:
+    def begin(
+        self,
+        method: Method,
+        arguments: Arguments,
+        request: Request,
+        timeout: float | None,
+        last: bool,
+        on_progress: OnProgress,
+        task: asyncio.Task[Any],
+    ) -> bytes | Attempt:
         """Begins an attempt of an ``async def`` method that needs no slot, or has it, in the task
-        of the caller, which nobody has cancelled. The verdict where it ended with that, as most do,
-        or None: then :meth:`rest` awaits its end."""
-        attempt.begin(task)
-        left: _Left
-        try:
-            coroutine = attempt.method.function(attempt.request, **attempt.arguments)
-            try:
-                waits_for = coroutine.send(None)
-            except StopIteration as end:
-                left = judge_result(attempt.request, end.value, self.outcome_bytes)
-            else:
-                attempt.steps = Steps(task, attempt.watch, coroutine, waits_for)
-                return None
-        except BaseException as exc:
-            left = exc
-        if task.cancelling():
-            attempt.left = left
-            return None
-        attempt.end()
-        if type(left) is Done and attempt.stop is NO:
+        of the caller, which nobody has cancelled: all of it in one function, for it is done
+        for nearly every request. The result's JSON where it ended with that, as most do; else
+        :meth:`rest` awaits its end.
+        """
+        if method.lifespan is not None:
+            request.resources = self._lifespans.resources.get(method.lifespan)
+        seconds = method.timeout if timeout is None else min(method.timeout, timeout)
+        attempt = Attempt(
+            self, method, arguments, request, seconds, last, on_progress,
+            None, self.clock(), RUNNING, NO, None, task,
+        )  # fmt: skip
+        request.deadline = self.wall() + seconds
+        request.emit = attempt.progress
+        left = self._first_step(attempt, task)
+        if type(left) is bytes and attempt.stop is NO and not task.cancelling():
+            attempt.phase = ENDED
+            request.emit = over
             return left
-        return self._verdict(attempt, left)
+        attempt.left = Done(left) if isinstance(left, bytes) else left
+        return attempt
 
     async def rest(self, attempt: Attempt, task: asyncio.Task[Any]) -> Verdict:
-        """Awaits the end of what :meth:`begin` began. Raises as :meth:`run` does."""
+        """The verdict on what :meth:`begin` began. Raises as :meth:`run` does."""
         try:
             return self._verdict(attempt, await self._on(attempt, task))
         finally:
@@ -160,9 +168,9 @@ class Runner:
                 left = await self._in_thread(attempt, slots)
             else:
                 try:
-                    verdict = self.begin(attempt, task)
-                    if verdict is not None:
-                        return verdict
+                    attempt.begin(task)
+                    first = self._first_step(attempt, task)
+                    attempt.left = Done(first) if isinstance(first, bytes) else first
                     left = await self._on(attempt, task)
                 finally:
                     _leave(slots)
@@ -171,6 +179,22 @@ class Runner:
             attempt.end()
 
     # ---- async def
+
+    def _first_step(
+        self, attempt: Attempt, task: asyncio.Task[Any]
+    ) -> bytes | Failed | BaseException | None:
+        """What it left behind, a result as JSON; None where it waits for something."""
+        request = attempt.request
+        try:
+            coroutine = attempt.method.function(request, **attempt.arguments)
+            try:
+                waits_for = coroutine.send(None)
+            except StopIteration as end:
+                return result_body(request, end.value, self.outcome_bytes)
+            attempt.steps = Steps(task, attempt.watch, coroutine, waits_for)
+        except BaseException as exc:
+            return exc
+        return None
 
     async def _on(self, attempt: Attempt, task: asyncio.Task[Any]) -> _Left:
         """From the end of its first step to its own."""

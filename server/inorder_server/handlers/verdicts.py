@@ -53,6 +53,12 @@ HANDLER_FAILED = Failed("handler_failed", "the handler failed")
 
 def judge_result(request: Request, value: Any, outcome_bytes: int) -> Done | Failed:
     """The verdict on what a handler returned. Outcomes have at most ``outcome_bytes``."""
+    body = result_body(request, value, outcome_bytes)
+    return Done(body) if isinstance(body, bytes) else body
+
+
+def result_body(request: Request, value: Any, outcome_bytes: int) -> bytes | Failed:
+    """The JSON of what a handler returned."""
     try:
         body = _encode(value)
     except Exception as exc:
@@ -63,7 +69,7 @@ def judge_result(request: Request, value: Any, outcome_bytes: int) -> Done | Fai
         return Failed(
             "result_too_large", f"the result has {len(body)} bytes, more than {outcome_bytes}"
         )
-    return Done(body)
+    return body
 
 
 def judge_exception(

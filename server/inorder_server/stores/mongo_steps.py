@@ -52,8 +52,8 @@ def change(w: Change, attempt: int) -> UpdateOne:
     if isinstance(w, MarkStart):
         return UpdateOne(filter, {"$max": {"attempt": w.attempt}})
     outcome = {
-        "ending": w.ending,
-        "outcome": w.body,
+        "ending": w.outcome.ending,
+        "outcome": w.outcome.body,
         "settled_ms": Int64(w.at_ms),
         "by": w.epoch,
     }
@@ -67,7 +67,9 @@ def in_effect(row: Found, w: Change) -> bool:
         return bool(settled or row.get("cancel"))
     if isinstance(w, MarkStart):
         return bool(row.get("attempt", 0) >= w.attempt)
-    return settled and (row["ending"], row["outcome"], row["by"]) == (w.ending, w.body, w.epoch)
+    outcome = w.outcome
+    there = (row["ending"], row["outcome"], row["by"])
+    return settled and there == (outcome.ending, outcome.body, w.epoch)
 
 
 def confirm(i: int, session: str, first: int, last: int) -> Step:

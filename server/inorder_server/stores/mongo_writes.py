@@ -50,6 +50,7 @@ from .port import (
     Settle,
     StoreUnavailable,
     Write,
+    singly,
 )
 
 _LOOKS = 5
@@ -76,7 +77,9 @@ class _Group:
         self._owned = owned
         self._fenced: dict[str, int] = {}
 
-    async def commit(self, writes: Sequence[Write]) -> set[str]:
+    async def commit(self, group: Sequence[Write]) -> set[str]:
+        # A document is a request's.
+        writes = list(singly(group))
         plan = Plan(self._owned, writes, await self._look(writes))
         self._fenced = plan.fenced
         for round in plan.rounds:

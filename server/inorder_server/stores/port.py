@@ -7,7 +7,7 @@ session is named by its id. Every adapter passes ``tests/server/stores/test_cont
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -71,7 +71,7 @@ class RequestRow(Struct, gc=False, array_like=True):
     stripped: bool = False
 
 
-class Outcome(Struct, frozen=True, gc=False):
+class Outcome(Struct, frozen=True, gc=False, array_like=True):
     """How a request ended. ``body`` is the result's JSON for ``done``, otherwise the JSON
     object {code, message, details}."""
 
@@ -164,22 +164,38 @@ class Create(Struct, gc=False):
 
 
 class Insert(Struct, gc=False, array_like=True, tag=1):
-    """P6 and P7. The next number's row, and with it the session's ``accepted``."""
+    """P6 and P7. The next numbers' rows, at least one, and with them the session's ``accepted``.
+    They are those of new requests: no mark, no outcome."""
 
     session: str
     epoch: int
-    row: RequestRow
+    rows: list[RequestRow]
+
+    @property
+    def row(self) -> RequestRow:
+        """The only one, as :func:`singly` makes them."""
+        (row,) = self.rows
+        return row
 
 
 class Settle(Struct, gc=False, array_like=True, tag=2):
-    """P8. The outcome of the lowest unsettled request, once."""
+    """P8. The outcomes of the lowest unsettled requests, at least one, each once."""
 
     session: str
     epoch: int
-    seq: int
-    ending: Ending
-    body: bytes
+    outcomes: list[Outcome]
     at_ms: int
+
+    @property
+    def outcome(self) -> Outcome:
+        """The only one, as :func:`singly` makes them."""
+        (outcome,) = self.outcomes
+        return outcome
+
+    @property
+    def seq(self) -> int:
+        """The only one's."""
+        return self.outcome.seq
 
 
 class MarkCancel(Struct, gc=False):
@@ -242,6 +258,17 @@ class End(Struct):
 
 
 Write = Create | Insert | Settle | MarkCancel | MarkStart | Acknowledge | Attach | Release | End
+
+
+def singly(writes: Iterable[Write]) -> Iterator[Write]:
+    """The same writes, in order, each of one request."""
+    for w in writes:
+        if type(w) is Insert and len(w.rows) > 1:
+            yield from [Insert(w.session, w.epoch, [row]) for row in w.rows]
+        elif type(w) is Settle and len(w.outcomes) > 1:
+            yield from [Settle(w.session, w.epoch, [o], w.at_ms) for o in w.outcomes]
+        else:
+            yield w
 
 
 class Store(Protocol):

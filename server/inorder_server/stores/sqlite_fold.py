@@ -37,29 +37,30 @@ def fold(db: sqlite3.Connection, standings: Sequence[Standing]) -> bool:
     marks: list[Any] = []
     acknowledged: list[Standing] = []
     for s in standings:
-        rows, settles = s.rows, s.settles
+        rows, outcomes, settled_ms = s.rows, s.outcomes, s.settled_ms
         progress += (
             s.n,
             s.epoch,
             s.node,
             rows[0].seq - 1 if rows else _NOTHING,
             s.accepted if rows else _NOTHING,
-            settles[0].seq - 1 if settles else _NOTHING,
-            s.settled if settles else _NOTHING,
+            outcomes[0].seq - 1 if outcomes else _NOTHING,
+            s.settled if outcomes else _NOTHING,
         )
         # What is acknowledged already never becomes a run.
         if s.acked > s.stripped:
             acknowledged.append(s)
-            settles = settles[_upto(s.acked, settles) :]
+            done = _upto(s.acked, outcomes)
+            outcomes, settled_ms = outcomes[done:], settled_ms[done:]
             rows = rows[_upto(s.acked, rows) :]
         # In the order of their keys, as they mostly are.
-        if settles:
-            runs += outcome_runs(s.base, settles)
+        if outcomes:
+            runs += outcome_runs(s.base, outcomes, settled_ms)
         if rows:
             runs += request_runs(s.base, rows)
         for w in s.marks:
             if w.seq > s.acked:
-                marks += (s.base | w.seq, w.attempt, len(s.settles))
+                marks += (s.base | w.seq, w.attempt, len(s.outcomes))
     try:
         return (
             _all_match(db, _progress, 7, progress)
@@ -99,8 +100,8 @@ def _acknowledge(db: sqlite3.Connection, standings: Sequence[Standing]) -> bool:
         for n, acked, requests, letters in _run(db, _count, 2, part):
             s = by_number.pop(n)
             rows = s.rows[: _upto(s.acked, s.rows)]
-            ended = s.settles[: _upto(s.acked, s.settles)]
-            tally = tallied((letters or "") + "".join([LETTERS.get(w.ending, "?") for w in ended]))
+            ended = s.outcomes[: _upto(s.acked, s.outcomes)]
+            tally = tallied((letters or "") + "".join([LETTERS.get(o.ending, "?") for o in ended]))
             total = s.acked - s.stripped
             if acked != s.stripped or requests + len(rows) != total or sum(tally) != total:
                 return False

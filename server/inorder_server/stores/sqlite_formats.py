@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any
 
-from .port import RequestRow, Settle
+from .port import Outcome, RequestRow
 from .sqlite_runs import outcome_runs, packed, request_runs
 from .sqlite_schema import JOURNAL, LOG, SEQ_BITS
 
@@ -89,8 +89,8 @@ def upgrade(db: sqlite3.Connection, version: int) -> None:
         db.executemany(insert, _fours(request_runs(base, requests)))
     found = db.execute("SELECT key, ending, body, settled_ms FROM outcomes_2 ORDER BY key")
     for base, first, rows in _consecutive(found):
-        settles = [Settle("", 0, first + i, *row) for i, row in enumerate(rows)]
-        db.executemany(insert, _fours(outcome_runs(base, settles)))
+        outcomes = [Outcome(first + i, "", *row[:2]) for i, row in enumerate(rows)]
+        db.executemany(insert, _fours(outcome_runs(base, outcomes, [row[2] for row in rows])))
     found = db.execute("SELECT key, id, digest, '' FROM stripped_2 ORDER BY key")
     for base, first, rows in _consecutive(found):
         values = (base | first, len(rows), packed(rows))

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 import msgspec
 
-from .port import Acknowledge, Insert, MarkStart, Settle, StoreError
+from .port import Acknowledge, Insert, MarkStart, Outcome, RequestRow, Settle, StoreError
 from .sqlite_fold import fold
 from .sqlite_owned import Owned, Standing
 from .sqlite_runs import outcome_runs, request_runs
@@ -30,12 +31,13 @@ LOGGED = frozenset({Insert, Settle, MarkStart, Acknowledge})
 
 # What a session's rows may be behind: what starting after a crash has to make up for, and what
 # is held in memory.
-_MOST_BYTES = 8 << 20
+_LEAST_BYTES = 1 << 20
+_BYTES_A_SESSION = 1 << 10
 _MOST_GROUPS = 2000
 _SESSIONS_AT_ONCE = 16
-LARGE = 4096
-"""Bytes a write, on the average, from which on a group is not worth the log: its bodies have
-pages of their own anyway, and would be written twice."""
+# Bytes a request, on the average, from which on a group is not worth the log: its bodies have
+# pages of their own anyway, and would be written twice.
+_LARGE = 4096
 
 _encode_into = msgspec.msgpack.Encoder().encode_into
 _decode = msgspec.msgpack.Decoder(list[Logged]).decode
@@ -49,30 +51,34 @@ SELECT ?, ? WHERE (SELECT data_version FROM pragma_data_version) = ?"""
 def take(find: Callable[[str], Standing | None], writes: Iterable[Logged]) -> bool:
     """Moves the sessions on by these writes. False at the first that doesn't match where its
     session is: those before it were taken."""
-    id = ""
-    s: Standing | None = None
     for w in writes:
-        if w.session is not id:
-            id = w.session
-            s = find(id)
+        s = find(w.session)
         if s is None or s.epoch != w.epoch:
             return False
         if type(w) is Insert:
-            row = w.row
-            seq = row.seq
-            if seq != s.accepted + 1 or seq > MAX_SEQ or row.attempt or row.cancel:
+            rows = w.rows
+            if rows[0].seq != s.accepted + 1 or not _follow(rows):
                 return False
-            s.accepted = seq
-            s.rows.append(row)
+            s.accepted = rows[-1].seq
+            if s.accepted > MAX_SEQ:
+                return False
+            s.rows += rows
         elif type(w) is Settle:
-            seq = w.seq
-            if seq != s.settled + 1 or seq > s.accepted:
+            outcomes = w.outcomes
+            if outcomes[0].seq != s.settled + 1 or not _follow(outcomes):
                 return False
-            s.settled = seq
-            s.settles.append(w)
+            s.settled = outcomes[-1].seq
+            if s.settled > s.accepted:
+                return False
+            s.outcomes += outcomes
+            s.settled_ms += [w.at_ms] * len(outcomes)
         elif not _take_another(s, w):
             return False
     return True
+
+
+def _follow(run: Sequence[RequestRow] | Sequence[Outcome]) -> bool:
+    return run[-1].seq - run[0].seq == len(run) - 1
 
 
 def _take_another(s: Standing, w: Logged) -> bool:
@@ -91,6 +97,16 @@ def encoded(writes: Sequence[Logged]) -> bytearray:
     entry = bytearray()
     _encode_into(writes, entry)
     return entry
+
+
+def is_large(writes: Sequence[Logged], entry: bytearray) -> bool:
+    """Whether the group is not worth the log."""
+    if len(entry) <= _LARGE * max(len(writes), 1):
+        return False
+    count = 0
+    for w in writes:
+        count += len(w.rows) if type(w) is Insert else len(w.outcomes) if type(w) is Settle else 1
+    return len(entry) > _LARGE * count
 
 
 def append(
@@ -118,13 +134,19 @@ def bypass(db: sqlite3.Connection, owned: Owned, writes: Sequence[Logged]) -> bo
 
 def is_long(owned: Owned) -> bool:
     """Whether it is time for :func:`shorten`."""
-    return owned.log_bytes > _MOST_BYTES or len(owned.sizes) > _MOST_GROUPS
+    return owned.log_bytes > _most_bytes(owned) or len(owned.sizes) > _MOST_GROUPS
 
 
-def shorten(db: sqlite3.Connection, owned: Owned) -> bool:
-    """Makes rows of what the log has of the sessions that are behind the longest. False where
-    their rows don't match."""
-    oldest = [id for id, _ in zip(owned.ahead, range(_SESSIONS_AT_ONCE), strict=False)]
+def _most_bytes(owned: Owned) -> int:
+    return max(_LEAST_BYTES, _BYTES_A_SESSION * len(owned.standings))
+
+
+def shorten(db: sqlite3.Connection, owned: Owned, added: int) -> bool:
+    """Makes rows of what the log has of the sessions that are behind the longest: of so many
+    that it grows no further if ``added`` bytes come with each commit. False where their rows
+    don't match."""
+    most = max(_SESSIONS_AT_ONCE, 2 * len(owned.ahead) * added // _most_bytes(owned))
+    oldest = list(islice(owned.ahead, most))
     if not catch_up(db, owned, oldest):
         return False
     start = owned.log_end - len(owned.sizes) + 1
@@ -223,11 +245,13 @@ def _missing(
 def _lacks(s: Standing, w: Logged) -> bool:
     """The numbers say what rows were made of already."""
     if isinstance(w, Insert):
-        return w.row.seq > s.accepted
+        return w.rows[0].seq > s.accepted
     if isinstance(w, Acknowledge):
         return w.seq > s.acked
+    if isinstance(w, Settle):
+        return w.outcomes[0].seq > s.settled
     # Rows were made of it all before the session was taken up anew.
-    return w.seq > s.settled and (isinstance(w, Settle) or w.epoch == s.epoch)
+    return w.seq > s.settled and w.epoch == s.epoch
 
 
 def _fold_alone(db: sqlite3.Connection, s: Standing, right: bool) -> bool:
@@ -247,7 +271,9 @@ def _fold_alone(db: sqlite3.Connection, s: Standing, right: bool) -> bool:
             db.execute("ROLLBACK")
         db.execute("BEGIN IMMEDIATE")
         runs = [request_runs(s.base, [row]) for row in s.rows]
-        runs += [outcome_runs(s.base, [w]) for w in s.settles]
+        runs += [
+            outcome_runs(s.base, [o], [at]) for o, at in zip(s.outcomes, s.settled_ms, strict=True)
+        ]
         db.executemany("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?)", runs)
     db.execute("COMMIT")
     return False

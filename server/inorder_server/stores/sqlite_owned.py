@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 
-from .port import MarkStart, RequestRow, Settle
+from .port import MarkStart, Outcome, RequestRow
 from .sqlite_schema import MAX_NUMBER, SEQ_BITS
 
 
@@ -13,8 +13,8 @@ class Standing:
     """How far a session is, and what of that its rows don't have yet: see :mod:`.sqlite_log`."""
 
     __slots__ = (
-        "accepted", "acked", "base", "epoch", "keep", "marks", "n", "node", "rows", "settled",
-        "settles", "stripped",
+        "accepted", "acked", "base", "epoch", "keep", "marks", "n", "node", "outcomes", "rows",
+        "settled", "settled_ms", "stripped",
     )  # fmt: skip
 
     def __init__(
@@ -32,7 +32,9 @@ class Standing:
     def clear(self) -> None:
         """Its rows have it all."""
         self.rows: list[RequestRow] = []
-        self.settles: list[Settle] = []
+        self.outcomes: list[Outcome] = []
+        self.settled_ms: list[int] = []
+        """Of each of these outcomes."""
         self.marks: list[MarkStart] = []
         self.stripped = self.acked
         """``acked`` as its rows have it."""

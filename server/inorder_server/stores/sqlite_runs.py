@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from .port import Ending, RequestRow, Settle
+from .port import Ending, Outcome, RequestRow
 from .sqlite_schema import MAX_SEQ
-
-_T = TypeVar("_T")
 
 # What bounds a run bounds what an acknowledgement of a part of it leaves behind.
 _MOST_ROWS = 256
@@ -62,37 +60,43 @@ def request_runs(base: int, rows: Sequence[RequestRow]) -> Sequence[Any]:
     else:
         sizes = [len(r.params) if r.params else 0 for r in rows]
         if len(rows) > _MOST_ROWS or sum(sizes) > _MOST_BYTES:
-            return [v for part in _cut(rows, sizes) for v in request_runs(base, part)]
+            return [v for a, z in _cut(sizes) for v in request_runs(base, rows[a:z])]
         names = [(r.id, r.digest, r.method) for r in rows]
         bodies = [(r.accepted_ms, r.timeout, r.traceparent, r.params) for r in rows]
     return (base | first.seq) << 1, len(rows), packed(names), packed(bodies)
 
 
-def outcome_runs(base: int, settles: Sequence[Settle]) -> Sequence[Any]:
-    """The same of consecutive outcomes."""
-    first = settles[0]
+def outcome_runs(
+    base: int, outcomes: Sequence[Outcome], settled_ms: Sequence[int]
+) -> Sequence[Any]:
+    """The same of consecutive outcomes, and when each was settled."""
+    first = outcomes[0]
     bodies: Sequence[tuple[int, bytes]]
-    if len(settles) == 1:
+    if len(outcomes) == 1:
         letters = LETTERS.get(first.ending, "?")
-        bodies = ((first.at_ms, first.body),)
+        bodies = ((settled_ms[0], first.body),)
     else:
-        sizes = [len(w.body) for w in settles]
-        if len(settles) > _MOST_ROWS or sum(sizes) > _MOST_BYTES:
-            return [v for part in _cut(settles, sizes) for v in outcome_runs(base, part)]
-        letters = "".join([LETTERS.get(w.ending, "?") for w in settles])
-        bodies = [(w.at_ms, w.body) for w in settles]
-    return (base | first.seq) << 1 | 1, len(settles), letters, packed(bodies)
+        sizes = [len(o.body) for o in outcomes]
+        if len(outcomes) > _MOST_ROWS or sum(sizes) > _MOST_BYTES:
+            return [
+                v
+                for a, z in _cut(sizes)
+                for v in outcome_runs(base, outcomes[a:z], settled_ms[a:z])
+            ]
+        letters = "".join([LETTERS.get(o.ending, "?") for o in outcomes])
+        bodies = [(at, o.body) for at, o in zip(settled_ms, outcomes, strict=True)]
+    return (base | first.seq) << 1 | 1, len(outcomes), letters, packed(bodies)
 
 
-def _cut(rows: Sequence[_T], sizes: Sequence[int]) -> Iterator[Sequence[_T]]:
-    """Parts that are small enough; a large request is one by itself."""
+def _cut(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Where parts begin and end that are small enough; a large request is one by itself."""
     start = size = 0
     for i, more in enumerate(sizes):
         if i > start and (i - start == _MOST_ROWS or size + more > _MOST_BYTES):
-            yield rows[start:i]
+            yield start, i
             start, size = i, 0
         size += more
-    yield rows[start:]
+    yield start, len(sizes)
 
 
 # ---- where a run is

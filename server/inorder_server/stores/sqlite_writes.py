@@ -26,6 +26,7 @@ from .port import (
     Release,
     Settle,
     Write,
+    singly,
 )
 from .sqlite_fold import create_all
 from .sqlite_log import LOGGED, Logged
@@ -106,7 +107,7 @@ def _log(db: sqlite3.Connection, owned: Owned, writes: Sequence[Write]) -> set[s
     if not _take(db, owned, creates, usual):
         return None
     entry = log.encoded(usual)
-    large = len(entry) > log.LARGE * max(len(usual), 1)
+    large = log.is_large(usual, entry)
     if not (creates or others or large or log.is_long(owned)):
         return None if usual and not log.append(db, owned, usual, entry) else set()
     db.execute("BEGIN IMMEDIATE")
@@ -126,7 +127,7 @@ def _log(db: sqlite3.Connection, owned: Owned, writes: Sequence[Write]) -> set[s
         fenced = _one_by_one(db, owned, others)
         for session in sessions:
             owned.forget(session)
-    if log.is_long(owned) and not log.shorten(db, owned):
+    if log.is_long(owned) and not log.shorten(db, owned, len(entry)):
         return None
     db.execute("COMMIT")
     return fenced
@@ -229,6 +230,7 @@ class _Session:
 
 def _one_by_one(db: sqlite3.Connection, owned: Owned, writes: Sequence[Write]) -> set[str]:
     """The fenced sessions."""
+    writes = list(singly(writes))
     sessions: dict[str, _Session | None] = {}
     fenced: set[str] = set()
     skip: dict[str, int] = {}
@@ -305,9 +307,7 @@ def _created(s: _Session, w: Create) -> bool:
 def _insert(s: _Session, w: Insert) -> bool:
     seq = w.row.seq
     if seq == s.accepted + 1 and seq <= MAX_SEQ:
-        s.db.execute(_INSERT, request_runs(s.base, [w.row]))
-        if w.row.attempt or w.row.cancel:
-            s.db.execute(_MARK, (s.base | seq, w.row.attempt, w.row.cancel))
+        s.db.execute(_INSERT, request_runs(s.base, w.rows))
         s.db.execute("UPDATE sessions SET accepted = ?, open = 1 WHERE n = ?", (seq, s.n))
         s.accepted = seq
         return True
@@ -326,17 +326,17 @@ def _settle(s: _Session, w: Settle) -> bool:
     if w.seq == s.settled + 1:
         if w.seq > s.accepted or holding(s.db, s.base | w.seq, True):
             return False
-        s.db.execute(_INSERT, outcome_runs(s.base, [w]))
+        s.db.execute(_INSERT, outcome_runs(s.base, w.outcomes, [w.at_ms]))
         s.db.execute("UPDATE sessions SET settled = ? WHERE n = ?", (w.seq, s.n))
         s.settled = w.seq
         return True
     if w.seq <= s.acked:
         return True
     there = holding(s.db, s.base | w.seq, True)
-    if there is None or ENDINGS.get(there.head[there.place]) != w.ending:
+    if there is None or ENDINGS.get(there.head[there.place]) != w.outcome.ending:
         return False
     (bodies,) = s.db.execute("SELECT bodies FROM runs WHERE key = ?", (there.key,)).fetchone()
-    return decode_outcomes(bodies)[there.place][1] == w.body
+    return decode_outcomes(bodies)[there.place][1] == w.outcome.body
 
 
 def _mark_cancel(s: _Session, w: MarkCancel) -> bool:

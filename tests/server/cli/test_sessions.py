@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from sqlite_file import spread
+from sqlite_makers import ended
 
 from inorder.messages import Receipt
 from inorder_server.stores.port import (
@@ -20,14 +21,13 @@ from inorder_server.stores.port import (
     Insert,
     MarkCancel,
     RequestRow,
-    Settle,
     Write,
 )
 from inorder_server.stores.sqlite import SqliteStore
 
 
 def row(seq: int, params: bytes | None = b"[1]") -> Insert:
-    return Insert("s1", 1, RequestRow(seq, f"r\x1b{seq}", b"d", "echo", params, 1000 * seq))
+    return Insert("s1", 1, [RequestRow(seq, f"r\x1b{seq}", b"d", "echo", params, 1000 * seq)])
 
 
 def journal(writes: Sequence[Write]) -> None:
@@ -52,13 +52,13 @@ def _journal(folder: Path) -> None:
             *(row(seq) for seq in range(1, 5)),
             row(5, None),
             MarkCancel("s1", 1, 4),
-            Settle("s1", 1, 1, "done", b"1", 5000),
+            ended("s1", 1, 1, "done", b"1", 5000),
             Acknowledge("s1", 1, 1, 100),
-            Settle("s1", 1, 2, "done", b'{"x":1}', 6000),
-            Settle("s1", 1, 3, "failed", b'{"code":"c","message":"m"}', 7000),
+            ended("s1", 1, 2, "done", b'{"x":1}', 6000),
+            ended("s1", 1, 3, "failed", b'{"code":"c","message":"m"}', 7000),
             Create("s2", "bob", 1, 1, "node", 2),
-            Insert("s2", 1, second),
-            Settle("s2", 1, 1, "done", b"1", 3),
+            Insert("s2", 1, [second]),
+            ended("s2", 1, 1, "done", b"1", 3),
             End("s2", 1, 1, receipt, 4),
         ]
     )

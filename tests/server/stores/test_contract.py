@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from msgspec import structs
+from sqlite_makers import ended
 
 from inorder.messages import Receipt
 from inorder_server.stores.port import (
@@ -41,14 +42,14 @@ def row(seq: int, **changes: object) -> RequestRow:
 
 
 def insert(seq: int, session: str = "s", epoch: int = 1, **changes: object) -> Insert:
-    return Insert(session, epoch, row(seq, **changes))
+    return Insert(session, epoch, [row(seq, **changes)])
 
 
 def settle(
     seq: int, session: str = "s", epoch: int = 1, ending: str = "done", body: bytes | None = None
 ) -> Settle:
     body = b'"%d"' % seq if body is None else body
-    return Settle(session, epoch, seq, ending, body, at_ms=300 + seq)  # type: ignore[arg-type]
+    return ended(session, epoch, seq, ending, body, 300 + seq)  # type: ignore[arg-type]
 
 
 def receipt(session: str = "s", **counts: int) -> Receipt:
@@ -102,8 +103,32 @@ async def test_a_session_begins_with_its_first_request(store: Store) -> None:
 async def test_a_request_is_kept_as_it_was_sent(store: Store) -> None:
     full = row(1, timeout=1.5, traceparent="00-ab-cd-01")
     bare = row(2, params=None, digest=b"\0\xff")
-    await done(store, create(), Insert("s", 1, full), Insert("s", 1, bare))
+    await done(store, create(), Insert("s", 1, [full]), Insert("s", 1, [bare]))
     assert [r async for r in store.requests("s")] == [full, bare]
+
+
+async def test_several_requests_of_a_session_in_one_write(store: Store) -> None:
+    rows = [row(seq) for seq in range(1, 8)]
+    ends = [settle(seq, ending=e).outcome for seq, e in enumerate(["done", "failed", "done"], 1)]
+    group = [create(), Insert("s", 1, rows[:5]), Settle("s", 1, ends, 300)]
+    await done(store, *group)
+    # The same once more is in effect, whatever comes behind it.
+    await done(store, *group, Insert("s", 1, rows[3:6]), Settle("s", 1, [settle(4).outcome], 301))
+    assert await store.tally("s") == Tally(3, 1, 0, 2)
+    assert await store.outcomes("s", 0, 3, 10_000) == ends
+    found = [r async for r in store.requests("s")]
+    assert [(r.id, r.settled_ms) for r in found] == [
+        (f"id-{n}", at) for n, at in enumerate([300, 300, 300, 301, None, None], 1)
+    ]
+
+
+async def test_a_write_of_several_counts_up_to_the_one_that_does_not_match(store: Store) -> None:
+    await done(store, create(), insert(1), insert(2), insert(3))
+    outcomes = [settle(seq).outcome for seq in (1, 4)]
+    assert await store.commit([Settle("s", 1, outcomes, 300), insert(4)]) == {"s"}
+    assert await store.tally("s") == Tally(1, 0, 0, 2)
+    assert await store.commit([Insert("s", 1, [row(4), row(6)]), settle(2)]) == {"s"}
+    assert await store.tally("s") == Tally(1, 0, 0, 3)
 
 
 @pytest.mark.parametrize("id", ["#17", "\0", "é\N{GRINNING FACE}", "'; DROP TABLE x", "x" * 64])

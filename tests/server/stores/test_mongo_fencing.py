@@ -188,7 +188,7 @@ class Player:
             self._told.accept(w.row.seq, w.row.id)
         elif isinstance(w, Settle):
             self._settled = max(self._settled, w.seq)
-            self._told.outcome(w.seq, w.body)
+            self._told.outcome(w.seq, w.outcome.body)
         elif isinstance(w, Acknowledge):
             self._acked = max(self._acked, w.seq)
             self._told.acked = max(self._told.acked, w.seq)

@@ -182,7 +182,7 @@ async def test_the_lock_is_gone_with_its_process(path: Path) -> None:
         "    store = SqliteStore(sys.argv[1])\n"
         "    await store.open('n0')\n"
         "    row = RequestRow(1, 'id', b'd', 'echo', None, 1)\n"
-        "    await store.commit([Create('s', 'ann', 1, 1, 'n0', 1), Insert('s', 1, row)])\n"
+        "    await store.commit([Create('s', 'ann', 1, 1, 'n0', 1), Insert('s', 1, [row])])\n"
         "    print('ready', flush=True)\n"
         "    await asyncio.sleep(60)\n"
         "asyncio.run(main())\n"

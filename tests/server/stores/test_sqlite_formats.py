@@ -7,13 +7,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlite_makers import ended
 
 from inorder_server.stores.port import (
     Acknowledge,
     Insert,
     Outcome,
     RequestRow,
-    Settle,
     StoreError,
     Tally,
 )
@@ -187,7 +187,7 @@ async def test_what_was_kept_is_there(path: Path) -> None:
     assert claimed.rows[3:] == [four, five]
     epoch = claimed.session.epoch
     six = RequestRow(6, "r6", b"\6", "echo", None, 16)
-    assert await store.commit([Insert("s", epoch, six), Settle("s", epoch, 4, "done", b"4", 24),
+    assert await store.commit([Insert("s", epoch, [six]), ended("s", epoch, 4, "done", b"4", 24),
                                Acknowledge("s", epoch, 4, 2)]) == set()  # fmt: skip
     assert await store.tally("s") == Tally(3, 1, 0, 2)
     assert [(r.seq, r.stripped) async for r in store.requests("s")] == [

@@ -21,8 +21,10 @@ from inorder_server.stores.port import (
     Acknowledge,
     Attach,
     End,
+    Insert,
     MarkCancel,
     MarkStart,
+    Settle,
     StoreError,
     Tally,
     Write,
@@ -37,8 +39,10 @@ from inorder_server.verify import audit
 def random_group(rng: random.Random, numbers: dict[str, list[int]], mistakes: float) -> list[Write]:
     """Writes as a node makes them, with mistakes and repeats among them."""
     writes: list[Write] = []
+    s = "a"
     for _ in range(rng.randrange(1, 25)):
-        s = rng.choice("abcd")
+        # What is one session's comes together now and then.
+        s = s if rng.random() < 0.4 else rng.choice("abcd")
         epoch = 2 if rng.random() < mistakes / 2 else 1
         if s not in numbers:
             numbers[s] = [0, 0, 0]
@@ -66,7 +70,23 @@ def random_group(rng: random.Random, numbers: dict[str, list[int]], mistakes: fl
             writes.append(End(s, epoch, accepted + wrong, receipt, 9))
         elif writes and rng.random() < 2 * mistakes:
             writes.append(rng.choice(writes))
-    return writes
+    return joined(rng, writes)
+
+
+def joined(rng: random.Random, writes: list[Write]) -> list[Write]:
+    """Some of those that follow each other in a session as one."""
+    made: list[Write] = []
+    for w in writes:
+        last = made[-1] if made and rng.random() < 0.5 else None
+        if isinstance(last, Insert | Settle) and (last.session, last.epoch) == (w.session, w.epoch):
+            if isinstance(last, Insert) and isinstance(w, Insert):
+                made[-1] = Insert(w.session, w.epoch, last.rows + w.rows)
+                continue
+            if isinstance(last, Settle) and isinstance(w, Settle):
+                made[-1] = Settle(w.session, w.epoch, last.outcomes + w.outcomes, w.at_ms)
+                continue
+        made.append(w)
+    return made
 
 
 def dump(db: sqlite3.Connection) -> list[object]:
@@ -118,7 +138,7 @@ async def test_the_log_and_one_by_one_agree(
     monkeypatch.setattr(sqlite_log, "_MOST_GROUPS", rng.choice((1, 5, 1000)))
     monkeypatch.setattr(sqlite_log, "_SESSIONS_AT_ONCE", rng.choice((1, 16)))
     # Of some groups rows are made at once.
-    monkeypatch.setattr(sqlite_log, "LARGE", rng.choice((25, 4096)))
+    monkeypatch.setattr(sqlite_log, "_LARGE", rng.choice((25, 4096)))
     paths = [tmp_path / f"{name}.db" for name in ("log", "single")]
     stores = [SqliteStore(path) for path in paths]
     for store in stores:
@@ -258,11 +278,30 @@ async def test_it_is_shortened_where_sessions_are_behind_the_longest(
 
 
 async def test_it_is_bounded_in_bytes(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_log, "_MOST_BYTES", 10_000)
+    monkeypatch.setattr(sqlite_log, "_LEAST_BYTES", 10_000)
     assert await store.commit([create()]) == set()
     for n in range(1, 40):
         assert await store.commit([insert(n, body=b"x" * 3000)]) == set()
         assert await in_log(store) <= 4
+
+
+async def test_it_is_bounded_where_every_commit_has_all_sessions(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_log, "_LEAST_BYTES", 100_000)
+    monkeypatch.setattr(sqlite_log, "_BYTES_A_SESSION", 100)
+    sessions = [f"s{n}" for n in range(300)]
+    assert await store.commit([create(s) for s in sessions]) == set()
+    for n in range(1, 60):
+        writes: list[Write] = [insert(n, s) for s in sessions]
+        writes += [settle(n, s) for s in sessions]
+        # Half of the sessions acknowledge, the others keep all of it.
+        writes += [Acknowledge(s, 1, n, 2) for s in sessions[::2]]
+        assert await store.commit(writes) == set()
+        ((size,),) = await in_writer(store, "SELECT ifnull(sum(length(writes)), 0) FROM log")
+        assert size == store._owned.log_bytes <= 200_000
+    assert (await store.tally("s1")).done == (await store.tally("s0")).done == 59
+    assert (await audit(store)).findings == []
 
 
 async def test_large_bodies_are_written_once(store: SqliteStore) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlite_makers import ended
 
 from inorder_server.stores.port import (
     Acknowledge,
@@ -18,7 +19,6 @@ from inorder_server.stores.port import (
     MarkStart,
     Outcome,
     RequestRow,
-    Settle,
     Tally,
     Write,
 )
@@ -32,11 +32,11 @@ def row(seq: int, size: int = 1) -> RequestRow:
 
 
 def insert(first: int, last: int, size: int = 1) -> list[Write]:
-    return [Insert("s", 1, row(seq, size)) for seq in range(first, last + 1)]
+    return [Insert("s", 1, [row(seq, size)]) for seq in range(first, last + 1)]
 
 
 def settle(first: int, last: int, size: int = 1) -> list[Write]:
-    return [Settle("s", 1, seq, "done", b"2" * size, 200 + seq) for seq in range(first, last + 1)]
+    return [ended("s", 1, seq, "done", b"2" * size, 200 + seq) for seq in range(first, last + 1)]
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ async def test_a_run_is_bounded_in_rows(store: SqliteStore) -> None:
 
 async def test_a_run_is_bounded_in_bytes_and_a_large_request_alone(store: SqliteStore) -> None:
     sizes = [10, 10, 40_000, 30_000, 70_000, 10, 65_536, 1, 200_000]
-    await done(store, [Insert("s", 1, row(n, size)) for n, size in enumerate(sizes, 1)])
+    await done(store, [Insert("s", 1, [row(n, size)]) for n, size in enumerate(sizes, 1)])
     assert await runs(store) == [(0, 3), (0, 1), (0, 1), (0, 1), (0, 1), (0, 1), (0, 1)]
-    ends: list[Write] = [Settle("s", 1, n, "done", b"2" * s, 9) for n, s in enumerate(sizes, 1)]
+    ends: list[Write] = [ended("s", 1, n, "done", b"2" * s, 9) for n, s in enumerate(sizes, 1)]
     await done(store, ends)
     rows = [r async for r in store.requests("s")]
     assert [(len(r.params or b""), len(r.outcome or b"")) for r in rows] == [
@@ -152,8 +152,8 @@ async def test_a_repeat_is_found_wherever_it_is(store: SqliteStore, seq: int) ->
     other.id = "other"
     # What is forgotten can't be told apart.
     fenced = set() if seq == 1 else {"s"}
-    assert await store.commit([Insert("s", 1, other)]) == fenced
-    wrong = Settle("s", 1, seq, "failed", b"2", 9)
+    assert await store.commit([Insert("s", 1, [other])]) == fenced
+    wrong = ended("s", 1, seq, "failed", b"2", 9)
     assert await store.commit([wrong]) == (set() if seq <= 4 else {"s"})
     assert [r async for r in store.requests("s")] == before
 
