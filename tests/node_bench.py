@@ -46,15 +46,21 @@ class Peer:
         self.gone = False
         self.takes_all = asyncio.Event()
         self.takes_all.set()
+        # What became of the newest `accepted`: whether its outcome is still expected.
+        self.expects: bool | None = None
 
     def _say(self, *words: Any) -> None:
         if words[0] == self.fails_at:
             raise RuntimeError(f"the peer fails at {words[0]}")
         self.said.append(words)
 
-    def accepted(self, entries: Sequence[Entry], ahead: int) -> None:
+    def accepted(self, entries: Sequence[Entry], ahead: int, expected: bool) -> None:
+        self.expects = expected
         for n, entry in enumerate(entries):
             self._say("accepted", entry.id, entry.seq, ahead + n)
+
+    def unexpected(self) -> None:
+        self.expects = False
 
     def progress(self, request: HandlerRequest, n: int, body: bytes) -> None:
         self._say("progress", request.seq, request.attempt, n, json.loads(body))

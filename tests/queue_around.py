@@ -203,10 +203,13 @@ class Wire:
         due = walk.due.pop(0) if walk.due else None
         walk.model.expect(due == (self, words), f"told {words}, not {due and due[1]}")
 
-    def accepted(self, entries: Sequence[Entry], ahead: int) -> None:
+    def accepted(self, entries: Sequence[Entry], ahead: int, expected: bool) -> None:
         for n, entry in enumerate(entries):
             self._hear("accepted", entry.id, entry.seq, ahead + n)
             self._known(entry.seq)
+
+    def unexpected(self) -> None:
+        """Its ``accepted`` is to be told now; here it was."""
 
     def _known(self, seq: int) -> None:
         if self.state == "open" and self.book is not None:

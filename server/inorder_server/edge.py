@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from inorder.codes import CloseCode
 
+from .acceptances import Hold
 from .auth import Auth
 from .node import Node
 from .registry import Registry
@@ -33,6 +34,7 @@ class Edge:
     auth: Auth
     connections: set[Voice] = field(default_factory=set)
     per_user: Counter[str] = field(default_factory=Counter)
+    hold: Hold = field(default_factory=Hold)
 
     def dismiss(self) -> None:
         """The node goes down: those who have not logged in are sent away."""

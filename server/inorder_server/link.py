@@ -24,8 +24,13 @@ class Link(Protocol):
     def gone(self) -> bool:
         """Whether its peer has closed it, or it broke: nobody hears what is said."""
 
-    def accepted(self, entries: Sequence[Entry], ahead: int) -> None:
-        """These requests, which follow each other, are durable; ``ahead`` are before the first."""
+    def accepted(self, entries: Sequence[Entry], ahead: int, expected: bool) -> None:
+        """These requests, which follow each other, are durable; ``ahead`` are before the first.
+        ``expected``: their outcomes are about to go to the journal, unless it is told otherwise:
+        """
+
+    def unexpected(self) -> None:
+        """Outcomes that were expected are not on their way yet."""
 
     def progress(self, request: Request, n: int, body: bytes) -> None:
         """A handler said how far it is. May be dropped."""

@@ -52,6 +52,7 @@ class Guest(Voice):
         super().__init__(
             socket,
             edge.node.metrics,
+            edge.hold,
             batch=config.limits.batch,
             patience=config.session.slow_client_timeout,
         )

@@ -24,7 +24,7 @@ from inorder import codec
 from inorder.codes import CloseCode
 from inorder.messages import Accepted, Error, Result
 
-from .acceptances import Acceptances
+from .acceptances import Acceptances, Hold
 from .stores.port import Outcome, StoreUnavailable
 from .wire import Wire
 
@@ -79,11 +79,11 @@ class Outbox:
 
     ``arrays``: program mode, in which several messages share a frame and one ``accepted``
     stands for all earlier ones. Before :meth:`open` outcomes and progress are held back: the
-    welcome comes first. ``patience``: seconds that a peer has to take what is due to it and
-    to answer the close.
+    welcome comes first. ``hold`` is the node's. ``patience``: seconds that a peer has to take
+    what is due to it and to answer the close.
     """
 
-    def __init__(self, socket: Wire, *, batch: int, patience: float) -> None:
+    def __init__(self, socket: Wire, hold: Hold, *, batch: int, patience: float) -> None:
         self.arrays = False
         self.stuck_since: float | None = None
         """When the write that is under way began, by the loop's clock."""
@@ -96,7 +96,7 @@ class Outbox:
         self._bytes = 0
         # The next one, which waits for the socket.
         self._frame = b""
-        self._acceptances = Acceptances(self.put, self._notify)
+        self._acceptances = Acceptances(self.put, self._notify, hold)
         self._sent = 0
         self._settled: Callable[[], int] = lambda: 0
         self._read: ReadOutcomes | None = None
@@ -133,15 +133,20 @@ class Outbox:
             self._bytes += size
             self._notify()
 
-    def accepted(self, accepted: Accepted, *, cumulative: bool) -> None:
+    def accepted(self, accepted: Accepted, *, cumulative: bool, expected: bool = False) -> None:
         """In program mode only the newest one that carries a seq is written, and that one only
-        where its outcome doesn't follow at once.
+        where its outcome doesn't follow at once; ``expected``: it should, else :meth:`look`.
 
         Before the welcome there is nothing to say: it tells the number itself.
         """
         if self._read is None or self._closing is not None:
             return
-        self._acceptances.add(accepted, by_itself=not (self.arrays and cumulative))
+        by_itself = not (self.arrays and cumulative)
+        self._acceptances.add(accepted, by_itself=by_itself, expected=expected)
+
+    def look(self) -> None:
+        """Whether there is something to write now."""
+        self._notify()
 
     def progress(self, message: bytes) -> None:
         """Dropped where the peer is behind: the only lossy message."""

@@ -24,6 +24,7 @@ from inorder.messages import (
     Receipt,
 )
 
+from .acceptances import Hold
 from .handlers.api import Request
 from .metrics import Metrics
 from .outbox import Outbox
@@ -44,9 +45,11 @@ class Phase(Enum):
 class Voice:
     """Satisfies :class:`inorder_server.queue.Link`."""
 
-    def __init__(self, socket: Wire, metrics: Metrics, *, batch: int, patience: float) -> None:
+    def __init__(
+        self, socket: Wire, metrics: Metrics, hold: Hold, *, batch: int, patience: float
+    ) -> None:
         self.phase = Phase.GREETING
-        self.outbox = Outbox(socket, batch=batch, patience=patience)
+        self.outbox = Outbox(socket, hold, batch=batch, patience=patience)
         self._socket = socket
         self._metrics = metrics
         self._log = logger
@@ -57,14 +60,17 @@ class Voice:
     def gone(self) -> bool:
         return self._socket.state is not State.OPEN
 
-    def accepted(self, entries: Sequence[Entry], ahead: int) -> None:
+    def accepted(self, entries: Sequence[Entry], ahead: int, expected: bool) -> None:
         outbox, last = self.outbox, entries[-1]
         one_for_all = outbox.arrays and last.numbered
         for entry in entries:
             if entry is last or not (one_for_all and entry.numbered):
                 message = Accepted(id=entry.id, seq=entry.seq, ahead=ahead)
-                outbox.accepted(message, cumulative=entry.numbered)
+                outbox.accepted(message, cumulative=entry.numbered, expected=expected)
             ahead += 1
+
+    def unexpected(self) -> None:
+        self.outbox.look()
 
     def progress(self, request: Request, n: int, body: bytes) -> None:
         message = Progress(

@@ -16,6 +16,7 @@ from virtual_time import virtual
 from inorder import codec
 from inorder.codes import CloseCode
 from inorder.messages import Accepted
+from inorder_server.acceptances import Hold
 from inorder_server.outbox import HIGH_WATER, Outbox, outcome_message
 from inorder_server.stores.port import Outcome, StoreUnavailable
 
@@ -39,7 +40,7 @@ class Desk:
 
     def __init__(self, *, batch: int = 256, arrays: bool = True) -> None:
         self.socket = FakeSocket()
-        self.outbox = Outbox(self.socket, batch=batch, patience=PATIENCE)  # type: ignore[arg-type]
+        self.outbox = Outbox(self.socket, Hold(), batch=batch, patience=PATIENCE)  # type: ignore[arg-type]
         self.outbox.arrays = arrays
         self.kept: dict[int, Outcome] = {}
         self.settled = 0

@@ -90,6 +90,34 @@ async def test_accepted_is_told_after_the_commit_and_outcomes_in_order() -> None
 
 
 @virtual
+async def test_an_outcome_is_expected_where_the_handler_ends_at_once() -> None:
+    wait, gate, begun = gated()
+    async with serving(wait) as bench:
+        queue, peer = await bench.open()
+        queue.request(ask("echo", 1))
+        await settled()
+        assert (peer.expects, len(peer.outcomes)) == (True, 1)
+        # Those behind one that is not free wait for its commit.
+        bench.store.hold()
+        queue.request(ask("echo", 2))
+        queue.request(ask("echo", 3))
+        bench.store.release()
+        await settled(1)
+        while peer.heard("accepted")[-1][1] != 3:
+            await settled(1)
+        await settled(3)
+        assert peer.expects is False
+        await settled()
+        # This one runs, and what comes behind it waits for it.
+        for _ in range(2):
+            queue.request(ask("wait"))
+            await settled()
+            assert peer.expects is False
+        assert begun == [4]
+        gate.set()
+
+
+@virtual
 async def test_an_outcome_is_told_after_its_commit_and_only_then_the_next_runs() -> None:
     wait, gate, begun = gated()
     async with serving(wait) as bench:

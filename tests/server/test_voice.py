@@ -12,6 +12,7 @@ from node_bench import settled
 from virtual_time import virtual
 
 from inorder.messages import Receipt
+from inorder_server.acceptances import Hold
 from inorder_server.handlers.api import Request as HandlerRequest
 from inorder_server.handlers.api import User
 from inorder_server.metrics import Metrics
@@ -36,7 +37,7 @@ async def nothing(after: int, upto: int, most: int) -> list[Outcome]:
 @asynccontextmanager
 async def speaking(*, opened: bool = True) -> AsyncIterator[tuple[Voice, FakeSocket]]:
     socket = FakeSocket()
-    voice = Voice(socket, Metrics(), batch=16, patience=30)  # type: ignore[arg-type]
+    voice = Voice(socket, Metrics(), Hold(), batch=16, patience=30)  # type: ignore[arg-type]
     voice.outbox.arrays = True
     if opened:
         voice.phase = Phase.OPEN
@@ -51,7 +52,7 @@ async def speaking(*, opened: bool = True) -> AsyncIterator[tuple[Voice, FakeSoc
 @virtual
 async def test_every_word() -> None:
     async with speaking() as (voice, socket):
-        voice.accepted([entry(1, numbered=False)], 0)
+        voice.accepted([entry(1, numbered=False)], 0, False)
         voice.progress(HandlerRequest(User("ann"), id="r1", seq=1), 3, b'{"step":"a"}')
         voice.settled([Outcome(1, "r1", "done", b"[1]")])
         voice.cancelling(entry(2))
@@ -128,7 +129,7 @@ async def test_a_repeat_and_the_end_of_the_row() -> None:
 @virtual
 async def test_before_the_welcome_the_queue_is_not_heard() -> None:
     async with speaking(opened=False) as (voice, socket):
-        voice.accepted([entry(1)], 0)
+        voice.accepted([entry(1)], 0, False)
         voice.progress(HandlerRequest(User("ann")), 1, b"1")
         voice.settled([Outcome(1, "r1", "done", b"1")])
         voice.cancelling(entry(1))
