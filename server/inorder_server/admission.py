@@ -35,20 +35,20 @@ class Repeat:
 def digest_of(method: str, params: bytes | None) -> bytes:
     """8 bytes that are equal where method and params are equal as JSON values. Against mistakes,
     not malice: a session's digests are compared with each other only."""
-    return xxh3_64_digest(_text(method, params))
+    return xxh3_64_digest(method.encode() + b"\0" + _canonical(params))
 
 
 def is_digest_of(digest: bytes, method: str, params: bytes | None) -> bool:
     """Whether a digest that was kept is that of these."""
     if len(digest) == _BLAKE2_BYTES:
         # Of an earlier server, whose requests are known for a while longer.
-        return blake2b(_text(method, params), digest_size=_BLAKE2_BYTES).digest() == digest
+        text = method.encode() + b"\0" + _canonical(params)
+        return blake2b(text, digest_size=_BLAKE2_BYTES).digest() == digest
     return digest_of(method, params) == digest
 
 
-def _text(method: str, params: bytes | None) -> bytes:
-    canonical = b"null" if params is None else codec.canonical(params)
-    return method.encode() + b"\0" + canonical
+def _canonical(params: bytes | None) -> bytes:
+    return b"null" if params is None else codec.canonical(params)
 
 
 def admit_plain(

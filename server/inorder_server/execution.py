@@ -264,24 +264,28 @@ def run_through(queue: Queue, entries: Sequence[Entry]) -> tuple[list[Outcome], 
     for anything, as most do, the next, as long as they are such as may run ahead. Their outcomes,
     and where one has none at once, what is to be awaited for it."""
     node, session, sender = queue.node, queue.session.id, queue.sender
-    runner, consumer, on_progress = node.runner, queue.consumer, queue.progress
+    find, begin, clock = node.methods.get, node.runner.begin, node.now
+    consumer, on_progress = queue.consumer, queue.progress
     waited, ran = node.metrics.waited.observe, node.metrics.ran.observe
     outcomes: list[Outcome] = []
-    now = node.now()
+    alone = bool(consumer.cancelling())
+    now = clock()
     for entry in entries:
         if outcomes and not (entry.free and entry.stage is WAITING and not entry.cancel_asked):
             break
-        entry.move(RUNNING)
+        if entry.stage is not WAITING:
+            entry.move(RUNNING)
+        entry.stage = RUNNING
         if entry.since:
             waited(now - entry.since)
-        method = node.methods.get(entry.method)
+        method = find(entry.method)
         if (
             method is None
             or not method.prompt
             or entry.loaded
             or entry.skip
             or entry.tries
-            or consumer.cancelling()
+            or alone
         ):
             return outcomes, Execution(queue, entry, now)
         try:
@@ -291,7 +295,7 @@ def run_through(queue: Queue, entries: Sequence[Entry]) -> tuple[list[Outcome], 
             return outcomes, Execution(queue, entry, now)
         entry.tries = 1
         request = Request(sender, session, entry.id, entry.seq, traceparent=entry.traceparent)
-        body = runner.begin(
+        body = begin(
             method,
             arguments,
             request,
@@ -303,7 +307,7 @@ def run_through(queue: Queue, entries: Sequence[Entry]) -> tuple[list[Outcome], 
         if not isinstance(body, bytes):
             return outcomes, Execution(queue, entry, now, body)
         outcomes.append(Outcome(entry.seq, entry.id, "done", body))
-        begun, now = now, node.now()
+        begun, now = now, clock()
         ran(now - begun)
     return outcomes, None
 

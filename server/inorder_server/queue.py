@@ -30,7 +30,7 @@ from .handover import Handover
 from .link import Link
 from .modes import CANCEL, IDLE, NEXT_MODES, Mode, Word
 from .node import Node
-from .session import Entry, Refused, Session, Silent, Stage
+from .session import Entry, Refused, Session, Silent, Stage, counted
 from .stores.port import Outcome
 
 # So many outcomes of a session may be on their way to the journal: what a crash makes run again.
@@ -261,8 +261,8 @@ class Queue:
         """These outcomes may be told."""
         session, settled = self.session, self.node.metrics.settled
         session.settle(outcomes)
-        for outcome in outcomes:
-            settled[outcome.ending] += 1
+        for ending, count in counted(outcomes):
+            settled[ending] += count
         if not session.settling and (session.unsettled or self.mode is not Mode.RUN):
             self.notify()
         if self.link is not None:

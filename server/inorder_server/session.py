@@ -282,19 +282,19 @@ class Session:
 
     def settle(self, outcomes: Sequence[Outcome]) -> None:
         """The outcomes of the lowest unsettled requests are durable."""
-        unsettled, tally = self.unsettled, self.tally
+        unsettled = self.unsettled
         for outcome in outcomes:
             entry = unsettled[0]
             if entry.seq != outcome.seq:
                 raise ValueError(f"request {outcome.seq} settled before {entry.seq}")
             if entry.stage is not SETTLING:
                 entry.move(SETTLED)
-            ending = outcome.ending
             entry.stage = SETTLED
-            entry.ending = ending
+            entry.ending = outcome.ending
             entry.params = None
             unsettled.popleft()
-            tally[ending] += 1
+        for ending, count in counted(outcomes):
+            self.tally[ending] += count
         self.settling -= len(outcomes)
         self.settled = outcomes[-1].seq
 
@@ -308,8 +308,9 @@ class Session:
         return True
 
     def _forget(self) -> None:
-        while self._retained and self._retained[0].seq <= self.acked - self.queue_limit:
-            del self._by_id[self._retained.popleft().id]
+        retained, by_id, last = self._retained, self._by_id, self.acked - self.queue_limit
+        while retained and retained[0].seq <= last:
+            del by_id[retained.popleft().id]
 
     def cancellable(self, id: str) -> Entry | None:
         """The request that bears this id, if its outcome is still open."""
@@ -390,6 +391,12 @@ class Session:
             entry.stage = Stage.WAITING
             entry.loaded = True
             self.unsettled.append(entry)
+
+
+def counted(outcomes: Sequence[Outcome]) -> list[tuple[Ending, int]]:
+    """How many ended in each way that there is among them."""
+    endings = [outcome.ending for outcome in outcomes]
+    return [(ending, endings.count(ending)) for ending in set(endings)]
 
 
 def _state(entry: Entry) -> str:

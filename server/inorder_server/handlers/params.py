@@ -75,15 +75,17 @@ class Signature:
 
         Raises :class:`InvalidParams`.
         """
-        text = b"" if params is None else params.strip()
         whole = self._whole
         if whole is not None:
-            if not text or text == b"null":
-                return {} if self._whole_has_default else {whole: None}
-            try:
-                return {whole: _decode(text)}
-            except _WRONG_JSON as exc:
-                raise _not_json(exc) from None
+            value = None
+            if params is not None:
+                try:
+                    value = _decode(params)
+                except _WRONG_JSON as exc:
+                    if params.strip():
+                        raise _not_json(exc) from None
+            return {} if value is None and self._whole_has_default else {whole: value}
+        text = b"" if params is None else params.strip()
         arguments = msgspec.structs.asdict(self._decoded(text))
         if self._has_defaults:
             return {name: value for name, value in arguments.items() if value is not _ABSENT}
