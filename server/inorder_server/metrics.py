@@ -6,7 +6,8 @@ asks. Names and meanings are listed in README.md, "Metrics".
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable
 
@@ -40,18 +41,19 @@ class Histogram:
 
     def sort(self) -> None:
         """Puts the newest observations where they belong."""
-        counts, new = self._counts, self._new
-        # A few look-ups by bound rather than one by value; what is observed rises mostly.
-        new.sort()
-        before = 0
-        for i, bound in enumerate(self._bounds):
-            upto = bisect_right(new, bound, before)
-            counts[i] += upto - before
-            before = upto
-            if upto == len(new):
-                break
-        else:
-            counts[-1] += len(new) - before
+        bounds, counts, new = self._bounds, self._counts, self._new
+        low = high = math.inf
+        at = here = 0
+        for value in new:
+            # Most belong where the one before did.
+            if low < value <= high:
+                here += 1
+                continue
+            counts[at] += here
+            at, here = bisect_left(bounds, value), 1
+            low = bounds[at - 1] if at else -math.inf
+            high = bounds[at] if at < len(bounds) else math.inf
+        counts[at] += here
         self._sum += sum(new)
         new.clear()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from inorder_server.metrics import Histogram, Metrics
@@ -74,6 +76,22 @@ def test_buckets_are_cumulative_and_their_bounds_included() -> None:
     found = [(s.labels["le"], s.value) for s in family.samples if s.name == "seen_bucket"]
     assert found == [("1", 2), ("2", 4), ("5", 5), ("+Inf", 6)]
     assert [s.value for s in family.samples if s.name == "seen_sum"] == [15.5]
+
+
+@given(st.lists(st.lists(st.sampled_from([0, 0.5, 1, 1.5, 2, 3, 5, 6, 9]))))
+def test_each_is_counted_where_it_belongs(parts: list[list[float]]) -> None:
+    histogram = Histogram((1, 2, 5))
+    for part in parts:
+        for value in part:
+            histogram.observe(value)
+        histogram.sort()
+    every = [value for part in parts for value in part]
+    family = histogram.family("seen", "words")
+    found = {s.labels["le"]: s.value for s in family.samples if s.name == "seen_bucket"}
+    assert found == {
+        **{str(bound): sum(v <= bound for v in every) for bound in (1, 2, 5)},
+        "+Inf": len(every),
+    }
 
 
 def test_two_nodes_count_for_themselves() -> None:
