@@ -85,7 +85,8 @@ def admit_plain(
             seq,
             id,
             digest,
-            name,
+            # Not the one that came with the frame: it would be kept by each of its requests.
+            method.name,
             params,
             request.timeout,
             request.traceparent,
