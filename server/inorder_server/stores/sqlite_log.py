@@ -29,8 +29,9 @@ from .sqlite_schema import MAX_SEQ
 Logged = Insert | Settle | MarkStart | Acknowledge
 LOGGED = frozenset({Insert, Settle, MarkStart, Acknowledge})
 
-# What a session's rows may be behind: what starting after a crash has to make up for, and what
-# is held in memory.
+# From which length on the log is shortened: it is what starting after a crash has to make up
+# for, what is held in memory, and a part of the file that stays. With less for each of many
+# sessions, every request of theirs becomes a row by itself (a tenth of its time, measured).
 _LEAST_BYTES = 1 << 20
 _BYTES_A_SESSION = 1 << 10
 _MOST_GROUPS = 2000
